@@ -1,0 +1,1 @@
+"""Durable AI pipelines over NATS JetStream."""

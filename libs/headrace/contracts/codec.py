@@ -1,0 +1,129 @@
+"""Bytes ↔ messages. One msgspec decode on the way in; old types take the slower road through the upcasts."""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from headrace.contracts import names
+from headrace.contracts.commands import VERBS, Command
+from headrace.contracts.envelope import SPECVERSION, Value
+from headrace.contracts.errors import MalformedMessageError, NewerSchemaError
+from headrace.contracts.events import StoredMessage
+from headrace.contracts.upcasts import UPCASTS, upcast
+
+_encoder = msgspec.json.Encoder()
+_stored = msgspec.json.Decoder(StoredMessage)
+_any = msgspec.json.Decoder()
+T = TypeVar("T")
+
+KNOWN_PREFIX = "io.headrace."
+_RETIRED = tuple(tag.encode() for tag in UPCASTS)
+
+
+def encode(message: Any) -> bytes:
+    """JSON bytes of a message or of any of our structs."""
+    return _encoder.encode(message)
+
+
+def decode(body: bytes) -> StoredMessage:
+    """The message, in its newest form.
+
+    Raises:
+        NewerSchemaError: well formed, but of a type or version this release does not know.
+        MalformedMessageError: anything else. Park the bytes.
+    """
+    if _RETIRED and any(tag in body for tag in _RETIRED):
+        return _decode_slowly(body)
+    try:
+        return _stored.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _why(body, error) from error
+
+
+def _decode_slowly(body: bytes) -> StoredMessage:
+    try:
+        return msgspec.convert(upcast(_any.decode(body)), StoredMessage)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _why(body, error) from error
+
+
+def _why(body: bytes, error: Exception) -> MalformedMessageError | NewerSchemaError:
+    """Tell a message from the future from garbage: a future one is well formed and names an unknown type."""
+    try:
+        raw = _any.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return MalformedMessageError(f"not JSON: {error}")
+    kind = raw.get("type") if isinstance(raw, dict) else None
+    if isinstance(kind, str) and kind.startswith(KNOWN_PREFIX) and "Invalid value" in str(error):
+        return NewerSchemaError(f"this release does not know {kind!r} or something inside it: {error}")
+    return MalformedMessageError(str(error))
+
+
+def decode_as(kind: type[T], body: bytes) -> T:
+    """Decode a live message, request or reply of a known type.
+
+    Raises:
+        MalformedMessageError: the bytes are something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessageError(f"not a {kind.__name__}: {error}") from error
+
+
+def decode_command(verb: str, tenant: str, body: bytes, headers: dict[str, str], *, fallback_id: str) -> Command:
+    """A command as structured CloudEvent, binary-mode CloudEvent (`ce-` headers) or plain JSON body.
+
+    Args:
+        verb: Last token of the subject; it decides what the body must be.
+        tenant: From the subject, which is what permissions guard. A body that names another tenant is malformed.
+        fallback_id: Identity for a plain body without one, e.g. made of stream and sequence.
+
+    Raises:
+        MalformedMessageError: with what is wrong and what the verb expects.
+    """
+    kind = VERBS.get(verb)
+    if kind is None:
+        raise MalformedMessageError(f"unknown verb {verb!r}; known are {', '.join(sorted(VERBS))}")
+    if len(body) > names.COMMAND_BYTES_MAX:
+        raise MalformedMessageError(f"{len(body)} bytes; a command has at most {names.COMMAND_BYTES_MAX}")
+    try:
+        raw = _any.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessageError(f"not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise MalformedMessageError("a command is a JSON object")
+    lower = {name.lower(): value for name, value in headers.items()}
+    if "specversion" in raw and "data" in raw:
+        event = dict(raw)
+    else:
+        event = {name[3:]: value for name, value in lower.items() if name.startswith("ce-")}
+        event["data"] = raw
+    event["id"] = event.get("id") or lower.get("nats-msg-id") or fallback_id
+    if not isinstance(event["id"], str) or not 1 <= len(event["id"]) <= 128:
+        raise MalformedMessageError("`id` is text of 1 to 128 characters")
+    for name in ("traceparent", "tracestate"):
+        if name in lower:
+            event.setdefault(name, lower[name])
+    if event.setdefault("tenant", tenant) != tenant:
+        raise MalformedMessageError(f"tenant {event['tenant']!r} on a subject of tenant {tenant!r}")
+    tag = kind.__struct_config__.tag
+    if event.setdefault("type", tag) != tag:
+        raise MalformedMessageError(f"type {event['type']!r} on verb {verb!r}, which expects {tag!r}")
+    event = {"specversion": SPECVERSION, "source": "unknown", "time": "", "schemaver": 1} | event
+    try:
+        return msgspec.convert(event, kind)
+    except msgspec.ValidationError as error:
+        raise MalformedMessageError(str(error)) from error
+
+
+def inline(value: Any) -> Value:
+    """A JSON value as an inline `Value`. The caller has checked the size."""
+    return Value(json=msgspec.Raw(_encoder.encode(value)))
+
+
+def plain(raw: msgspec.Raw) -> Any:
+    """The Python value of raw JSON."""
+    return _any.decode(raw)
+
+

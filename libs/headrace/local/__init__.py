@@ -1,0 +1,1 @@
+"""Embedded mode: a nats-server child and the five services in one process."""
