@@ -1,7 +1,7 @@
 """Canonical JSON (RFC 8785) and the hashes made over it.
 
-msgspec's sorted encoding already is RFC 8785 for ASCII text without floats: same escapes, same key order. Only values
-with floats or non-ASCII text take the slower library, so ids cost about 1 µs on the hot path.
+msgspec's sorted encoding already is RFC 8785 where no float and no character beyond the basic plane is inside: same
+escapes, same key order. Only the rest takes the slower library, so ids cost about 1 µs on the hot path.
 One deviation, needed because our integers are 64 bit while RFC 8785 stops at 2**53: larger integers stay integers.
 """
 
@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 import rfc8785
 
-_FLOAT = re.compile(rb"[0-9](?:\.|[eE][0-9+-])")
+_NEEDS_LIBRARY = re.compile(rb"(?:^|[:,\[])-?[0-9]+[.eE]|[\xf0-\xf4]")
+"""Something like a float where a value may stand (also inside text, which costs time but not correctness), or the first
+byte of a character whose place among keys differs between UTF-16 and UTF-8."""
 _encoder = msgspec.json.Encoder(order="sorted")
 _EXACT_INT_MAX = 2**53 - 1
 
@@ -24,7 +26,7 @@ def canonical_json(value: Any) -> bytes:
         ValueError: NaN, infinity or a lone surrogate is inside.
     """
     fast = _encoder.encode(value)
-    if fast.isascii() and not _FLOAT.search(fast):
+    if not _NEEDS_LIBRARY.search(fast):
         return fast
     return rfc8785.dumps(_spell_large_ints(msgspec.json.decode(fast)))
 

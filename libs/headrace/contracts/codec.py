@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.contracts import names
+from headrace.contracts.canonical import canonical_json
 from headrace.contracts.commands import VERBS, Command
 from headrace.contracts.envelope import SPECVERSION, Value
 from headrace.contracts.errors import MalformedMessageError, NewerSchemaError
@@ -118,8 +119,8 @@ def decode_command(verb: str, tenant: str, body: bytes, headers: dict[str, str],
 
 
 def inline(value: Any) -> Value:
-    """A JSON value as an inline `Value`. The caller has checked the size."""
-    return Value(json=msgspec.Raw(_encoder.encode(value)))
+    """A JSON value as an inline `Value`, canonically encoded so that ids recompute. The caller checks the size."""
+    return Value(json=msgspec.Raw(canonical_json(value)))
 
 
 def plain(raw: msgspec.Raw) -> Any:

@@ -83,8 +83,8 @@ class Plan:
     by_id: Mapping[str, Node]
     inputs_schema: Mapping[str, Any]
     """JSON Schema of the inputs object; defaults are applied by `with_defaults`."""
-    outputs: Template | None
-    output_reads: frozenset[str]
+    outputs: Mapping[str, Template]
+    """One template an output: an output that reads a skipped step is null, the others are not."""
     vars: Mapping[str, Any]
     deadline_ms: int = names.RUN_DEADLINE_MS
     max_parallel: int = names.RUN_MAX_PARALLEL
