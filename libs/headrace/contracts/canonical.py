@@ -20,10 +20,9 @@ _EXACT_INT_MAX = 2**53 - 1
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one byte string for a JSON value; equal values give equal bytes in every process and release.
+    """The one byte string for a JSON value or struct: equal values give equal bytes in every process and release.
 
-    Raises:
-        ValueError: NaN, infinity or a lone surrogate is inside.
+    For hashes only, never for storage: it writes 1.0 as 1.
     """
     fast = _encoder.encode(value)
     if not _NEEDS_LIBRARY.search(fast):

@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.contracts import names
-from headrace.contracts.canonical import canonical_json
 from headrace.contracts.commands import VERBS, Command
 from headrace.contracts.envelope import SPECVERSION, Value
 from headrace.contracts.errors import MalformedMessageError, NewerSchemaError
@@ -13,6 +12,7 @@ from headrace.contracts.events import StoredMessage
 from headrace.contracts.upcasts import UPCASTS, upcast
 
 _encoder = msgspec.json.Encoder()
+_sorted = msgspec.json.Encoder(order="sorted")
 _stored = msgspec.json.Decoder(StoredMessage)
 _any = msgspec.json.Decoder()
 T = TypeVar("T")
@@ -119,8 +119,13 @@ def decode_command(verb: str, tenant: str, body: bytes, headers: dict[str, str],
 
 
 def inline(value: Any) -> Value:
-    """A JSON value as an inline `Value`, canonically encoded so that ids recompute. The caller checks the size."""
-    return Value(json=msgspec.Raw(canonical_json(value)))
+    """A JSON value as an inline `Value`. The caller checks size and finiteness (msgspec writes NaN as null)."""
+    return Value(json=msgspec.Raw(encode_value(value)))
+
+
+def encode_value(value: Any) -> bytes:
+    """A JSON value with sorted keys, numbers as they are: 1.0 stays a float, unlike in canonical JSON, which is for hashes."""
+    return _sorted.encode(value)
 
 
 def plain(raw: msgspec.Raw) -> Any:
