@@ -1,0 +1,550 @@
+"""What we know of a run: the fold of its messages, in stream order.
+
+Pure: no clock, no I/O, no randomness. `evolve` updates in place because a run's state has exactly one owner, and copying it
+for every event would make big runs quadratic. `Draft` is the exception: `decide` applies the events it is about to say to a
+draft, which copies only what it touches, so that deciding never changes the state it read.
+
+Three rules keep every reader's state equal:
+- a decision counts only when its version is the state's version + 1;
+- a report counts only when it is the first terminal one of the current attempt and names the accepted decision;
+- orders and claims change nothing but what is known about offers.
+"""
+
+from bisect import insort
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+import msgspec
+
+from headrace.contracts import events as ev
+from headrace.contracts.envelope import ItemResult, Value
+from headrace.contracts.failure import Failure
+from headrace.pipeline.plan import Node, Plan, node_of
+
+WAITING: Final = "waiting"
+READY: Final = "ready"
+RUNNING: Final = "running"
+SLEEPING: Final = "sleeping"
+"""A timer has to fire first: a retry's delay, a wait, a deferred order."""
+FANNED: Final = "fanned"
+CHILD: Final = "child"
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+SKIPPED: Final = "skipped"
+CANCELLED: Final = "cancelled"
+ENDED: Final = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELLED})
+ACTIVE: Final = frozenset({RUNNING, SLEEPING, FANNED, CHILD})
+
+RUN_ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+INPUTS_REMEMBERED: Final = 64
+"""Inputs are deduplicated by the broker for two minutes; this covers later redeliveries of the same command."""
+
+
+@dataclass(slots=True)
+class Report:
+    """An accepted report that no decision has dealt with yet."""
+
+    id: str
+    value: Value | None = None
+    failure: Failure | None = None
+    deferred: str = ""
+    deferred_ms: int = 0
+
+
+@dataclass(slots=True)
+class Fan:
+    """The window of a `foreach`: what is in flight, and results by index."""
+
+    count: int
+    items: list[msgspec.Raw] | None = None
+    """The list, split; None when it is held by reference."""
+    ref: str = ""
+    cursor: int = 0
+    in_flight: int = 0
+    done: int = 0
+    failed: int = 0
+    results: dict[int, ItemResult] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Inst:
+    """A step instance. `path` is e.g. `review`, `review[3]`, or `review?when` for a condition evaluated elsewhere."""
+
+    path: str
+    status: str = WAITING
+    unmet: int = 0
+    attempt: int = 0
+    offer: int = 0
+    """The newest offer seen in the log; 0 before the first."""
+    want_offer: int = 0
+    """The newest offer that ought to be in the log."""
+    order_seq: int = 0
+    """Sequence of the newest offer."""
+    lost: int = 0
+    """Offers of this attempt made because a holder died."""
+    queue: str = ""
+    decision: str = ""
+    version: int = 0
+    first_ms: int = 0
+    scheduled_ms: int = 0
+    not_after_ms: int = 0
+    due_ms: int = 0
+    timer: str = ""
+    timer_ms: int = 0
+    input_sha: str = ""
+    claim_seq: int = 0
+    claim_attempt: int = 0
+    claim_holder: str = ""
+    report: Report | None = None
+    output: Value | None = None
+    failure: Failure | None = None
+    fan: Fan | None = None
+    child: str = ""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run. Everything `decide` needs beside the plan."""
+
+    run: str
+    tenant: str
+    pipeline: str
+    defdigest: str
+    status: str = "running"
+    """running, paused, cancelling, stalled, completed, failed, cancelled."""
+    version: int = 0
+    decision_id: str = ""
+    decision_seq: int = 0
+    created_ms: int = 0
+    deadline_ms: int = 0
+    cancel_due_ms: int = 0
+    inputs: Value = field(default_factory=Value)
+    outputs: Value | None = None
+    failure: Failure | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    request: str = ""
+    parent: str = ""
+    parent_path: str = ""
+    depth: int = 1
+    traceparent: str = ""
+    tracestate: str = ""
+    correlation: str = ""
+    durability: str = ""
+    insts: dict[str, Inst] = field(default_factory=dict)
+    ready: list[tuple[int, int, str]] = field(default_factory=list)
+    """(−priority, place in the file, path), sorted: the order in which steps start is the same everywhere."""
+    active: dict[str, None] = field(default_factory=dict)
+    reported: dict[str, None] = field(default_factory=dict)
+    unordered: dict[str, None] = field(default_factory=dict)
+    """Instances whose newest wanted offer has not been seen in the log."""
+    out: dict[str, int] = field(default_factory=dict)
+    """Orders in flight by queue."""
+    open: int = 0
+    """Steps of the root scope that have not ended."""
+    in_flight: int = 0
+    """Instances that count against `max_parallel`: running orders and children."""
+    controls: list[tuple[str, str]] = field(default_factory=list)
+    """(cancel | pause | resume, reason) that no decision has dealt with yet."""
+    inputs_seen: list[str] = field(default_factory=list)
+    late: int = 0
+    """Messages that changed nothing: stale reports, decisions of a lost race."""
+
+    def get(self, path: str) -> Inst | None:
+        """The instance to read."""
+        return self.insts.get(path)
+
+    def edit(self, path: str) -> Inst:
+        """The instance to change; made when it does not exist yet."""
+        inst = self.insts.get(path)
+        if inst is None:
+            inst = self.insts[path] = Inst(path)
+        return inst
+
+    def drop(self, path: str) -> None:
+        """Forget an instance whose result is kept elsewhere."""
+        self.insts.pop(path, None)
+
+    @property
+    def ended(self) -> bool:
+        """No decision may follow."""
+        return self.status in RUN_ENDED
+
+
+class Draft(Run):
+    """A run to try events on. Reads fall through to the base; whatever is changed is copied first."""
+
+    __slots__ = ("base", "dropped")
+
+    def __init__(self, base: Run) -> None:
+        for name in Run.__slots__:
+            setattr(self, name, getattr(base, name))
+        self.base = base
+        self.dropped: set[str] = set()
+        self.insts = {}
+        self.ready = base.ready.copy()
+        self.active = base.active.copy()
+        self.reported = base.reported.copy()
+        self.unordered = {}
+        self.out = base.out.copy()
+        self.controls = base.controls.copy()
+
+    def get(self, path: str) -> Inst | None:
+        """See Run."""
+        inst = self.insts.get(path)
+        if inst is None and path not in self.dropped:
+            return self.base.get(path)
+        return inst
+
+    def edit(self, path: str) -> Inst:
+        """See Run."""
+        inst = self.insts.get(path)
+        if inst is None:
+            below = None if path in self.dropped else self.base.get(path)
+            inst = Inst(path) if below is None else replace(below)
+            if inst.fan is not None:
+                # Only results of this decision are written to the copy; `fan_results` reads through.
+                inst.fan = replace(inst.fan, results={})
+            self.dropped.discard(path)
+            self.insts[path] = inst
+        return inst
+
+    def drop(self, path: str) -> None:
+        """See Run."""
+        self.insts.pop(path, None)
+        self.dropped.add(path)
+
+
+def fan_results(run: Run, path: str) -> list[ItemResult]:
+    """The results of a finished `foreach`, in the list's order."""
+    inst = run.get(path)
+    assert inst is not None and inst.fan is not None, path
+    merged = inst.fan.results
+    if isinstance(run, Draft):
+        below = run.base.get(path)
+        if below is not None and below.fan is not None:
+            merged = below.fan.results | merged
+    return [merged[index] for index in range(inst.fan.count)]
+
+
+def item_of(path: str) -> tuple[str, int] | None:
+    """`review[3]` → ("review", 3); None for an instance that is no item."""
+    if not path.endswith("]"):
+        return None
+    owner, _, index = path[:-1].rpartition("[")
+    return owner, int(index)
+
+
+# --- the fold ----------------------------------------------------------------------------------------------------------
+
+
+def created(message: ev.RunDecided) -> Run | None:
+    """The run that a first decision makes, still at version 0; None when the message is no first decision."""
+    first = message.data.events[0] if message.data.events else None
+    if message.data.version != 1 or not isinstance(first, ev.RunCreated):
+        return None
+    return Run(run=message.runid, tenant=message.tenant, pipeline=message.pipeline, defdigest=first.defdigest)
+
+
+def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
+    """Fold one message, stored at `seq`, into the run. False when it changed nothing a decision could depend on."""
+    match message:
+        case ev.RunDecided():
+            return _evolve_decided(run, seq, message, plan)
+        case ev.StepOrdered():
+            return _evolve_ordered(run, seq, message)
+        case ev.AttemptSucceeded():
+            report = Report(message.id, value=message.data.output)
+            return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
+        case ev.AttemptFailed():
+            report = Report(message.id, failure=message.data.failure)
+            return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
+        case ev.AttemptDeferred():
+            report = Report(message.id, deferred=message.data.reason, deferred_ms=message.data.due_ms)
+            return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
+        case ev.AttemptStarted():
+            return _evolve_claim(run, seq, message)
+        case ev.CancelRequested():
+            return _evolve_control(run, message.id, "cancel", message.data.reason)
+        case ev.PauseRequested():
+            return _evolve_control(run, message.id, "pause", message.data.reason)
+        case ev.ResumeRequested():
+            return _evolve_control(run, message.id, "resume", message.data.reason)
+        case ev.ChildReported():
+            return _evolve_child(run, message)
+        case _:
+            assert_never(message)
+
+
+def _evolve_decided(run: Run, seq: int, message: ev.RunDecided, plan: Plan) -> bool:
+    data = message.data
+    if data.version != run.version + 1 or run.ended:
+        run.late += 1
+        return False
+    run.version, run.decision_id, run.decision_seq = data.version, message.id, seq
+    if data.version == 1:
+        run.correlation, run.traceparent, run.tracestate = message.correlationid, message.traceparent, message.tracestate
+    ordered = data.order.path if data.order is not None else ""
+    for event in data.events:
+        apply(run, plan, event, at_ms=data.at_ms)
+        if isinstance(event, ev.StepScheduled):
+            inst = run.edit(event.path)
+            inst.decision, inst.version = message.id, data.version
+            if event.path == ordered:
+                inst.offer, inst.order_seq = 1, seq
+                run.unordered.pop(event.path, None)
+    return True
+
+
+def _evolve_ordered(run: Run, seq: int, message: ev.StepOrdered) -> bool:
+    order = message.data
+    inst = run.get(order.path)
+    if inst is None or inst.status != RUNNING or inst.attempt != order.attempt or inst.decision != order.decision:
+        run.late += 1
+        return False
+    if order.offer <= inst.offer:
+        return False
+    if order.offer > inst.want_offer:
+        inst.lost += order.offer - inst.want_offer
+        inst.want_offer = order.offer
+    inst.offer, inst.order_seq = order.offer, seq
+    if inst.offer >= inst.want_offer:
+        run.unordered.pop(order.path, None)
+    return False
+
+
+def _evolve_report(run: Run, path: str, attempt: int, decision: str, report: Report) -> bool:
+    inst = run.get(path)
+    if (
+        run.ended
+        or inst is None
+        or inst.status != RUNNING
+        or inst.attempt != attempt
+        or inst.decision != decision
+        or inst.report is not None
+    ):
+        run.late += 1
+        return False
+    inst.report = report
+    run.reported[path] = None
+    return True
+
+
+def _evolve_claim(run: Run, seq: int, message: ev.AttemptStarted) -> bool:
+    inst = run.get(message.stepid)
+    if inst is None:
+        run.late += 1
+        return False
+    inst.claim_seq, inst.claim_attempt, inst.claim_holder = seq, message.attempt, message.data.executor
+    return False
+
+
+def _evolve_control(run: Run, message_id: str, kind: str, reason: str) -> bool:
+    if run.ended or message_id in run.inputs_seen:
+        run.late += 1
+        return False
+    run.inputs_seen.append(message_id)
+    del run.inputs_seen[:-INPUTS_REMEMBERED]
+    run.controls.append((kind, reason))
+    return True
+
+
+def _evolve_child(run: Run, message: ev.ChildReported) -> bool:
+    data, inst = message.data, run.get(message.stepid)
+    if (
+        run.ended
+        or inst is None
+        or inst.status != CHILD
+        or (inst.child, inst.attempt) != (data.child, data.attempt)
+        or inst.report is not None
+    ):
+        run.late += 1
+        return False
+    failure = data.failure
+    if data.status == "cancelled" and failure is None:
+        failure = Failure(code="child_cancelled", message=f"child run {data.child} was cancelled")
+    inst.report = Report(message.id, value=data.outputs, failure=failure)
+    run.reported[inst.path] = None
+    return True
+
+
+# --- events inside decisions -------------------------------------------------------------------------------------------
+
+
+def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
+    """Fold one event of an accepted decision, or one that `decide` is about to say."""
+    match event:
+        case ev.RunCreated():
+            _apply_created(run, plan, event, at_ms)
+        case ev.RunCompleted():
+            run.status, run.outputs = "completed", event.outputs
+        case ev.RunFailed():
+            run.status, run.failure = "failed", event.failure
+        case ev.RunCancelling():
+            run.status, run.cancel_due_ms, run.controls = "cancelling", event.due_ms, []
+        case ev.RunCancelled():
+            run.status, run.controls = "cancelled", []
+        case ev.RunPaused():
+            run.status, run.controls = "paused", []
+        case ev.RunResumed():
+            run.status, run.controls = "running", []
+        case ev.RunBlocked():
+            run.status = "blocked"
+        case ev.RunStalled():
+            run.status, run.failure = "stalled", event.failure
+        case ev.StepScheduled():
+            _apply_scheduled(run, event, at_ms)
+        case ev.StepCompleted():
+            _apply_completed(run, plan, event)
+        case ev.StepFailed():
+            _end(run, plan, run.edit(event.path), FAILED, failure=event.failure)
+        case ev.StepSkipped():
+            _end(run, plan, run.edit(event.path), SKIPPED)
+        case ev.StepCancelled():
+            _end(run, plan, run.edit(event.path), CANCELLED)
+        case ev.ForeachStarted():
+            inst = _begin(run, event.path, FANNED, at_ms)
+            inst.fan = _fan(event)
+        case ev.TimerSet():
+            inst = _begin(run, event.path, SLEEPING, at_ms)
+            inst.timer, inst.timer_ms, inst.failure = event.timer, event.due_ms, event.failure
+        case ev.TimerFired():
+            _apply_fired(run, event)
+        case ev.ChildStarted():
+            inst = _begin(run, event.path, CHILD, at_ms)
+            inst.child, inst.attempt, inst.due_ms = event.child, event.attempt, event.due_ms
+        case ev.ChildEnded():
+            pass  # for readers: the step's own end follows in the same decision
+        case _:
+            assert_never(event)
+
+
+def _fan(event: ev.ForeachStarted) -> Fan:
+    if event.items.ref:
+        return Fan(count=event.count, ref=event.items.ref)
+    assert isinstance(event.items.json, msgspec.Raw)
+    return Fan(count=event.count, items=msgspec.json.decode(event.items.json, type=list[msgspec.Raw]))
+
+
+def _apply_created(run: Run, plan: Plan, event: ev.RunCreated, at_ms: int) -> None:
+    run.created_ms, run.deadline_ms, run.inputs = at_ms, event.deadline_ms, event.inputs
+    run.labels, run.request, run.durability = event.labels, event.request, event.durability
+    run.parent, run.parent_path, run.depth = event.parent, event.parent_path, event.depth
+    run.open = len(plan.nodes)
+    for node in plan.nodes:
+        inst = run.edit(node.id)
+        inst.unmet = len(node.needs)
+        if inst.unmet == 0:
+            _make_ready(run, node, inst)
+
+
+def _make_ready(run: Run, node: Node, inst: Inst) -> None:
+    inst.status = READY
+    insort(run.ready, (-node.priority, node.index, inst.path))
+
+
+def _begin(run: Run, path: str, status: str, at_ms: int, *, queue: str = "") -> Inst:
+    """Move an instance to an active status, wherever it came from."""
+    inst = run.edit(path)
+    _leave(run, inst)
+    for evaluation in (f"{path}?when", f"{path}?items"):
+        run.drop(evaluation)
+    if item_of(path) is not None and inst.first_ms == 0:
+        _take_from_window(run, path)
+    inst.status = status
+    inst.first_ms = inst.first_ms or at_ms
+    inst.report = None
+    run.active[path] = None
+    if status in (RUNNING, CHILD):
+        run.in_flight += 1
+    if status == RUNNING:
+        inst.queue = queue
+        run.out[queue] = run.out.get(queue, 0) + 1
+    return inst
+
+
+def _leave(run: Run, inst: Inst) -> None:
+    """Undo what the present status counts."""
+    if inst.status == READY:
+        # Steps leave in the list's order, so the place is nearly always the first.
+        del run.ready[next(i for i, entry in enumerate(run.ready) if entry[2] == inst.path)]
+    elif inst.status in ACTIVE:
+        run.active.pop(inst.path, None)
+        run.reported.pop(inst.path, None)
+        run.unordered.pop(inst.path, None)
+        if inst.status in (RUNNING, CHILD):
+            run.in_flight -= 1
+        if inst.status == RUNNING:
+            run.out[inst.queue] -= 1
+
+
+def _take_from_window(run: Run, path: str) -> None:
+    owner, index = item_of(path) or ("", 0)
+    fan = run.edit(owner).fan
+    assert fan is not None and index == fan.cursor, (path, fan)
+    fan.cursor += 1
+    fan.in_flight += 1
+
+
+def _apply_scheduled(run: Run, event: ev.StepScheduled, at_ms: int) -> None:
+    inst = _begin(run, event.path, RUNNING, at_ms, queue=event.queue)
+    inst.attempt, inst.offer, inst.want_offer, inst.order_seq, inst.lost = event.attempt, 0, 1, 0, 0
+    inst.scheduled_ms, inst.not_after_ms, inst.due_ms = at_ms, event.not_after_ms, event.due_ms
+    inst.input_sha, inst.timer, inst.timer_ms = event.input_sha, "", 0
+    run.unordered[event.path] = None
+
+
+def _apply_fired(run: Run, event: ev.TimerFired) -> None:
+    inst = run.edit(event.path)
+    if event.timer != "deferred" or inst.status != SLEEPING:
+        return  # a retry is followed by its step-scheduled, a wait by its step-completed
+    _leave(run, inst)
+    inst.status, inst.timer, inst.timer_ms, inst.report = RUNNING, "", 0, None
+    inst.want_offer = inst.offer + 1
+    run.active[event.path] = None
+    run.unordered[event.path] = None
+    run.in_flight += 1
+    run.out[inst.queue] = run.out.get(inst.queue, 0) + 1
+
+
+def _apply_completed(run: Run, plan: Plan, event: ev.StepCompleted) -> None:
+    inst = run.edit(event.path)
+    output = event.output
+    if output is None and inst.report is not None:
+        output = inst.report.value
+    _end(run, plan, inst, SUCCEEDED, output=output)
+
+
+def _end(
+    run: Run, plan: Plan, inst: Inst, status: str, *, output: Value | None = None, failure: Failure | None = None
+) -> None:
+    """An instance is terminal: keep its result, shrink it, and count down who waits for it."""
+    _leave(run, inst)
+    item = item_of(inst.path)
+    if item is not None:
+        if inst.first_ms == 0:
+            _take_from_window(run, inst.path)
+        _end_item(run, item, ItemResult(status=status, value=output, failure=failure))
+        run.drop(inst.path)
+        return
+    inst.status, inst.output, inst.failure, inst.report, inst.fan = status, output, failure, None, None
+    if "?" in inst.path:
+        return  # an evaluation: its owner's next event in the same decision uses it
+    run.open -= 1
+    for dependent in node_of(plan, inst.path).dependents:
+        node = plan.nodes[dependent]
+        waiting = run.edit(node.id)
+        waiting.unmet -= 1
+        if waiting.unmet == 0 and waiting.status == WAITING:
+            _make_ready(run, node, waiting)
+
+
+def _end_item(run: Run, item: tuple[str, int], result: ItemResult) -> None:
+    owner, index = item
+    fan = run.edit(owner).fan
+    if fan is None:
+        return  # the foreach itself has ended; its items' ends are for the record
+    fan.results[index] = result
+    fan.in_flight -= 1
+    fan.done += 1
+    if result.status == FAILED:
+        fan.failed += 1
