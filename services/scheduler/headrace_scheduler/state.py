@@ -36,6 +36,12 @@ ENDED: Final = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELLED})
 ACTIVE: Final = frozenset({RUNNING, SLEEPING, FANNED, CHILD})
 
 RUN_ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+CONTROLLABLE: Final = {
+    "pause": ("running",),
+    "resume": ("paused",),
+    "cancel": ("running", "paused", "blocked"),
+}
+"""In which status a control changes anything."""
 INPUTS_REMEMBERED: Final = 64
 """Inputs are deduplicated by the broker for two minutes; this covers later redeliveries of the same command."""
 
@@ -100,6 +106,8 @@ class Inst:
     failure: Failure | None = None
     fan: Fan | None = None
     child: str = ""
+    begun: ev.ChildStarted | None = None
+    """What the child's first decision derives from."""
 
 
 @dataclass(slots=True)
@@ -144,7 +152,8 @@ class Run:
     in_flight: int = 0
     """Instances that count against `max_parallel`: running orders and children."""
     controls: list[tuple[str, str]] = field(default_factory=list)
-    """(cancel | pause | resume, reason) that no decision has dealt with yet."""
+    """(cancel | pause | resume, reason), each of which will change something, that no decision has dealt with yet."""
+    cancel_reason: str = ""
     inputs_seen: list[str] = field(default_factory=list)
     late: int = 0
     """Messages that changed nothing: stale reports, decisions of a lost race."""
@@ -282,7 +291,11 @@ def _evolve_decided(run: Run, seq: int, message: ev.RunDecided, plan: Plan) -> b
         return False
     run.version, run.decision_id, run.decision_seq = data.version, message.id, seq
     if data.version == 1:
-        run.correlation, run.traceparent, run.tracestate = message.correlationid, message.traceparent, message.tracestate
+        run.correlation, run.traceparent, run.tracestate = (
+            message.correlationid,
+            message.traceparent,
+            message.tracestate,
+        )
     ordered = data.order.path if data.order is not None else ""
     for event in data.events:
         apply(run, plan, event, at_ms=data.at_ms)
@@ -298,7 +311,12 @@ def _evolve_decided(run: Run, seq: int, message: ev.RunDecided, plan: Plan) -> b
 def _evolve_ordered(run: Run, seq: int, message: ev.StepOrdered) -> bool:
     order = message.data
     inst = run.get(order.path)
-    if inst is None or inst.status != RUNNING or inst.attempt != order.attempt or inst.decision != order.decision:
+    if (
+        inst is None
+        or inst.status != RUNNING
+        or inst.attempt != order.attempt
+        or inst.decision != order.decision
+    ):
         run.late += 1
         return False
     if order.offer <= inst.offer:
@@ -344,8 +362,12 @@ def _evolve_control(run: Run, message_id: str, kind: str, reason: str) -> bool:
         return False
     run.inputs_seen.append(message_id)
     del run.inputs_seen[:-INPUTS_REMEMBERED]
-    run.controls.append((kind, reason))
-    return True
+    coming = {"pause": "paused", "resume": "running", "cancel": "cancelling"}
+    status = coming[run.controls[-1][0]] if run.controls else run.status
+    if status in CONTROLLABLE[kind]:
+        run.controls.append((kind, reason))
+        return True
+    return False
 
 
 def _evolve_child(run: Run, message: ev.ChildReported) -> bool:
@@ -380,13 +402,14 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
         case ev.RunFailed():
             run.status, run.failure = "failed", event.failure
         case ev.RunCancelling():
-            run.status, run.cancel_due_ms, run.controls = "cancelling", event.due_ms, []
+            run.status, run.cancel_due_ms, run.cancel_reason = "cancelling", event.due_ms, event.reason
+            run.controls = []
         case ev.RunCancelled():
-            run.status, run.controls = "cancelled", []
+            run.status = "cancelled"
         case ev.RunPaused():
-            run.status, run.controls = "paused", []
+            run.status, run.controls = "paused", run.controls[1:]
         case ev.RunResumed():
-            run.status, run.controls = "running", []
+            run.status, run.controls = "running", run.controls[1:]
         case ev.RunBlocked():
             run.status = "blocked"
         case ev.RunStalled():
@@ -412,6 +435,7 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
         case ev.ChildStarted():
             inst = _begin(run, event.path, CHILD, at_ms)
             inst.child, inst.attempt, inst.due_ms = event.child, event.attempt, event.due_ms
+            inst.scheduled_ms, inst.begun = at_ms, event
         case ev.ChildEnded():
             pass  # for readers: the step's own end follows in the same decision
         case _:
@@ -515,7 +539,13 @@ def _apply_completed(run: Run, plan: Plan, event: ev.StepCompleted) -> None:
 
 
 def _end(
-    run: Run, plan: Plan, inst: Inst, status: str, *, output: Value | None = None, failure: Failure | None = None
+    run: Run,
+    plan: Plan,
+    inst: Inst,
+    status: str,
+    *,
+    output: Value | None = None,
+    failure: Failure | None = None,
 ) -> None:
     """An instance is terminal: keep its result, shrink it, and count down who waits for it."""
     _leave(run, inst)
@@ -526,7 +556,7 @@ def _end(
         _end_item(run, item, ItemResult(status=status, value=output, failure=failure))
         run.drop(inst.path)
         return
-    inst.status, inst.output, inst.failure, inst.report, inst.fan = status, output, failure, None, None
+    inst.status, inst.output, inst.failure, inst.report, inst.fan, inst.begun = status, output, failure, None, None, None
     if "?" in inst.path:
         return  # an evaluation: its owner's next event in the same decision uses it
     run.open -= 1

@@ -1,0 +1,150 @@
+"""Child runs: started, stopped and reported by the owner of the partition that parent and child share.
+
+Everything here derives from state, so that a crash needs no repair: what is missing is published again under the same id.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from headrace.contracts import events as ev
+from headrace.contracts import subjects
+from headrace.contracts.canonical import blake2b_hex
+from headrace.contracts.codec import encode
+from headrace.contracts.errors import TerminalError
+from headrace.contracts.failure import Failure
+from headrace.runtime.eventlog import Expected
+from headrace_scheduler import messages
+from headrace_scheduler.state import CHILD, Inst, Run
+
+if TYPE_CHECKING:  # the partition calls these functions; naming its type back is no dependency
+    from headrace_scheduler.partition import Entry, Partition
+
+log = logging.getLogger("headrace.scheduler")
+
+
+async def follow(partition: "Partition", entry: "Entry") -> None:
+    """Start children that should exist, stop those that should not, tell the parent when this one has ended."""
+    run = entry.run
+    for path in list(run.active):
+        inst = run.get(path)
+        if inst is not None and inst.status == CHILD and inst.report is None and not run.ended:
+            await _ensure_child(partition, run, inst)
+    if run.ended or run.status == "cancelling":
+        for child in of_parent(partition, run.run):
+            await _ensure_stopped(partition, child)
+    if run.parent:
+        await _report(partition, run)
+
+
+def of_parent(partition: "Partition", parent: str) -> list[str]:
+    """Children of a run that are in this owner's hands."""
+    return [run_id for run_id, entry in partition.entries.items() if entry.run.parent == parent]
+
+
+def is_awaited(partition: "Partition", entry: "Entry") -> bool:
+    """True while the parent has not taken note of this ended child."""
+    return bool(entry.run.parent) and _waiting(partition, entry.run) is not None
+
+
+def _waiting(partition: "Partition", child: Run) -> Inst | None:
+    """The parent's instance that waits for this child, if it still does."""
+    parent = partition.entries.get(child.parent)
+    if parent is None or parent.run.ended:
+        return None
+    inst = parent.run.get(child.parent_path)
+    if inst is None or inst.status != CHILD or inst.child != child.run or inst.report is not None:
+        return None
+    return inst
+
+
+async def _ensure_child(partition: "Partition", parent: Run, inst: Inst) -> None:
+    """Publish the child's first decision unless the child is known."""
+    begun = inst.begun
+    assert begun is not None, inst.path
+    if begun.child in partition.entries or _was_published(partition, parent, inst, "start"):
+        return
+    source, now_ms = partition.shared.source, inst.scheduled_ms
+    try:
+        await partition.shared.plans.get(parent.tenant, begun.defdigest)
+    except TerminalError as error:
+        failed = Run(run=begun.child, tenant=parent.tenant, pipeline=begun.pipeline, defdigest=begun.defdigest)
+        failed.status, failed.parent, failed.parent_path = "failed", parent.run, inst.path
+        failed.failure = Failure(code=error.code, message=str(error)[:2000])
+        await partition.send(
+            messages.child_reported(parent, failed, attempt=inst.attempt, source=source, now_ms=now_ms)
+        )
+        return
+    creation = messages.Creation(
+        run=begun.child,
+        tenant=parent.tenant,
+        pipeline=begun.pipeline,
+        created=ev.RunCreated(
+            defdigest=begun.defdigest,
+            inputs=begun.inputs,
+            deadline_ms=begun.due_ms,
+            request=blake2b_hex(encode(begun)),
+            labels=parent.labels,
+            parent=parent.run,
+            parent_path=inst.path,
+            depth=parent.depth + 1,
+            traceparent=parent.traceparent,
+            tracestate=parent.tracestate,
+            durability=parent.durability,
+        ),
+        cause=parent.decision_id,
+        source=source,
+        now_ms=now_ms,
+        correlation=parent.correlation,
+    )
+    outgoing = messages.first_decision(creation)
+    prefix = subjects.run_prefix(parent.tenant, begun.pipeline, begun.child)
+    await partition.send(outgoing, Expected(0, subjects.decision_scope(prefix)))
+
+
+def _was_published(partition: "Partition", run: Run, inst: Inst, what: str) -> bool:
+    """True when this process did it a moment ago and the log has not shown it yet."""
+    entry = partition.entries[run.run]
+    key = (f"{inst.path}!{what}", inst.attempt, 0)
+    now_s, at_s = partition.shared.clock.monotonic_s(), entry.published.get(key)
+    if at_s is not None and now_s - at_s < 5.0:  # as REPUBLISH_S: ids make a repetition harmless
+        return True
+    entry.published[key] = now_s
+    return False
+
+
+async def _ensure_stopped(partition: "Partition", child_id: str) -> None:
+    child = partition.entries[child_id].run
+    if child.ended or child.status == "cancelling" or child.controls:
+        return
+    target = messages.Target(child.tenant, child.pipeline, child.run)
+    await partition.send(
+        messages.control(
+            target,
+            "cancel",
+            cause=f"{child.parent}:ended",
+            reason="the parent run ended",
+            source=partition.shared.source,
+            now_ms=partition.shared.clock.now_ms(),
+        )
+    )
+
+
+async def _report(partition: "Partition", child: Run) -> None:
+    """An ended child is reported to the instance that waits for it; one that nobody waits for is stopped."""
+    inst = _waiting(partition, child)
+    if child.ended and inst is not None:
+        parent = partition.entries[child.parent].run
+        await partition.send(
+            messages.child_reported(
+                parent,
+                child,
+                attempt=inst.attempt,
+                source=partition.shared.source,
+                now_ms=partition.shared.clock.now_ms(),
+            )
+        )
+    elif inst is None and not child.ended:
+        parent_entry = partition.entries.get(child.parent)
+        waiting = None if parent_entry is None else parent_entry.run.get(child.parent_path)
+        if waiting is None or waiting.child != child.run or waiting.status != CHILD:
+            await _ensure_stopped(partition, child.run)

@@ -1,0 +1,343 @@
+"""What follows from a run's state: the events that are still missing, as one decision.
+
+Pure, and it only reads: events are tried on a draft. Run it twice, or in two processes, and the log is the same, because the
+broker takes one decision a version and every reader ignores any other.
+
+Order of the questions: what was asked (cancel, pause, resume) → deadlines → reports → timers → what may start → is it over?
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from headrace_scheduler import starting
+from headrace_scheduler.draft import Writer
+from headrace_scheduler.orders import (
+    bind_outputs,
+    content_for,
+    evaluable_here,
+    outputs_template,
+    render_outputs,
+)
+from headrace_scheduler.retry import retry_delay_ms
+from headrace_scheduler.state import CHILD, FANNED, RUNNING, SLEEPING, Inst, Run
+
+from headrace.contracts import events as ev
+from headrace.contracts.envelope import Value
+from headrace.contracts.errors import ExpressionError
+from headrace.contracts.failure import Failure
+from headrace.pipeline.plan import Plan, node_of
+
+CANCEL_GRACE_MS: Final = 10_000
+"""How long a cancelled run waits for its children to say that they stopped."""
+HEADLINES: Final = (
+    (ev.RunStalled, "run-stalled"),
+    (ev.RunCompleted, "run-completed"),
+    (ev.RunFailed, "run-failed"),
+    (ev.RunCancelled, "run-cancelled"),
+    (ev.RunCancelling, "run-cancelling"),
+    (ev.RunBlocked, "run-blocked"),
+    (ev.RunPaused, "run-paused"),
+    (ev.RunResumed, "run-resumed"),
+    (ev.RunCreated, "run-created"),
+)
+
+
+@dataclass(slots=True)
+class Limits:
+    """What the cluster's state allows this run, beside its own limits."""
+
+    left: dict[str, int]
+    """Orders that may still be offered, by queue. Counted down here."""
+    refused: set[str] = field(default_factory=set)
+    """Queues for which something could have been offered and was not: come back when there is room."""
+    lost: frozenset[str] = frozenset()
+    """Instances whose holder died for the last time, or died holding a claimed at-most-once call."""
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    """Newest digest by pipeline name, for children started by name."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """Events to append as one message, and the orders that follow from it."""
+
+    version: int
+    at_ms: int
+    events: tuple[ev.DecisionEvent, ...]
+    headline: str
+    orders: dict[str, ev.Order]
+    """By path, `decision` still empty where this decision schedules the attempt."""
+    order: ev.Order | None
+    """The one that goes inside, when exactly one step is scheduled."""
+    blobs: list[tuple[str, bytes]]
+
+
+def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | None:
+    """The next decision of a run, or None when no event is missing."""
+    if run.ended or run.status == "stalled":
+        return None
+    writer = Writer(run, plan, now_ms, limits.left, limits.refused, limits.definitions)
+    _settle_controls(writer)
+    if writer.run.status == "cancelling":
+        _settle_cancelling(writer)
+    elif now_ms >= run.deadline_ms:
+        fail_run(writer, Failure(code="deadline_exceeded", message="the run's deadline has passed"), path="")
+    else:
+        _settle_reports(writer)
+        _settle_timers(writer, limits.lost)
+        if writer.run.status == "running":
+            starting.start_ready(writer)
+        _finish_or_fail(writer)
+    if not writer.events:
+        return None
+    return Decision(
+        version=run.version + 1,
+        at_ms=now_ms,
+        events=tuple(writer.events),
+        headline=_headline(writer),
+        orders=writer.orders,
+        order=writer.only_order(),
+        blobs=writer.blobs,
+    )
+
+
+def _headline(writer: Writer) -> str:
+    kinds = {type(event) for event in writer.events}
+    for kind, headline in HEADLINES:
+        if kind in kinds:
+            return headline
+    order = writer.only_order()
+    return "progressed" if order is None else f"scheduled.{order.queue}"
+
+
+def next_due_ms(run: Run, plan: Plan, *, now_ms: int) -> int | None:
+    """The earliest instant after `now_ms` at which time alone makes a decision possible; None when there is none.
+
+    What is due already and still undecided waits for room, not for time: something else will touch the run.
+    """
+    if run.ended or run.status == "stalled":
+        return None
+    dues = [run.cancel_due_ms if run.status == "cancelling" else run.deadline_ms]
+    for path in run.active:
+        inst = run.get(path)
+        assert inst is not None, path
+        if inst.status == SLEEPING:
+            dues.append(inst.timer_ms)
+        elif inst.status in (RUNNING, CHILD):
+            dues.append(inst.due_ms)
+        if inst.status != FANNED:
+            dues.append(_step_deadline_ms(inst, plan))
+    return min((due for due in dues if due > now_ms), default=None)
+
+
+def _step_deadline_ms(inst: Inst, plan: Plan) -> int:
+    if inst.path == "?outputs":
+        return inst.due_ms
+    return inst.first_ms + node_of(plan, inst.path).deadline_ms
+
+
+# --- what was asked ----------------------------------------------------------------------------------------------------
+
+
+def _settle_controls(writer: Writer) -> None:
+    for kind, reason in list(writer.run.controls):
+        match kind:
+            case "pause":
+                writer.emit(ev.RunPaused(reason=reason))
+            case "resume":
+                writer.emit(ev.RunResumed())
+            case _:
+                writer.emit(ev.RunCancelling(reason=reason, due_ms=writer.now_ms + CANCEL_GRACE_MS))
+                _cancel_active(writer, children=False)
+                return
+
+
+def _settle_cancelling(writer: Writer) -> None:
+    for path in list(writer.run.reported):
+        inst = writer.run.edit(path)
+        if inst.status == CHILD:
+            writer.emit(ev.StepCancelled(path=path))
+    if writer.now_ms >= writer.run.cancel_due_ms or not writer.run.active:
+        _cancel_active(writer, children=True)
+        writer.emit(ev.RunCancelled(reason=writer.run.cancel_reason))
+
+
+def _cancel_active(writer: Writer, *, children: bool) -> None:
+    for path in list(writer.run.active):
+        inst = writer.run.get(path)
+        if inst is not None and (children or inst.status != CHILD):
+            writer.emit(ev.StepCancelled(path=path))
+
+
+def fail_run(writer: Writer, failure: Failure, *, path: str) -> None:
+    """End the run as failed; what is in flight is cancelled with it."""
+    _cancel_active(writer, children=True)
+    writer.emit(ev.RunFailed(failure=failure, path=path))
+
+
+# --- what was heard ----------------------------------------------------------------------------------------------------
+
+
+def _settle_reports(writer: Writer) -> None:
+    for path in list(writer.run.reported):
+        if writer.full:
+            return
+        inst = writer.run.get(path)
+        if inst is None or inst.report is None:
+            continue
+        report = inst.report
+        if inst.status == CHILD:
+            status = "completed" if report.failure is None else "failed"
+            writer.emit(
+                ev.ChildEnded(
+                    path=path, attempt=inst.attempt, child=inst.child, status=status, failure=report.failure
+                )
+            )
+        if report.deferred:
+            due_ms = max(writer.now_ms, report.deferred_ms)
+            reason = Failure(
+                code=report.deferred, message="the executor could not run it yet", retryable=True
+            )
+            writer.emit(
+                ev.TimerSet(path=path, timer="deferred", due_ms=due_ms, attempt=inst.attempt, failure=reason)
+            )
+        elif report.failure is not None:
+            fail_attempt(writer, inst, report.failure)
+        else:
+            _succeed(writer, inst, report.id, report.value)
+
+
+def _succeed(writer: Writer, inst: Inst, report: str, value: Value | None) -> None:
+    path = inst.path
+    child = inst.status == CHILD
+    if child:
+        writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report, output=value))
+    else:
+        writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report))
+    if path == "?outputs":
+        assert value is not None
+        writer.emit(ev.RunCompleted(outputs=value))
+    elif "?" in path:
+        starting.continue_after_evaluation(writer, path, value)
+
+
+def fail_attempt(writer: Writer, inst: Inst, failure: Failure) -> None:
+    """Schedule another attempt, or let the step fail."""
+    path = inst.path
+    if path == "?outputs":
+        writer.emit(ev.StepFailed(path=path, attempt=inst.attempt, failure=failure))
+        fail_run(writer, failure, path=path)
+        return
+    node = node_of(writer.plan, path)
+    delay = retry_delay_ms(node.retry, run=writer.run.run, path=path, attempt=inst.attempt, failure=failure)
+    if delay is not None and writer.now_ms + delay.delay_ms < inst.first_ms + node.deadline_ms:
+        writer.emit(
+            ev.TimerSet(
+                path=path,
+                timer="retry",
+                due_ms=writer.now_ms + delay.delay_ms,
+                attempt=inst.attempt,
+                delay_ms=delay.delay_ms,
+                jitter=delay.jitter,
+                failure=failure,
+            )
+        )
+        return
+    writer.emit(
+        ev.StepFailed(path=path, attempt=inst.attempt, failure=failure, tolerated=writer.tolerates(path))
+    )
+    if "?" in path:
+        owner = path.split("?", 1)[0]
+        writer.fail_step(owner, failure)
+
+
+# --- what time brings --------------------------------------------------------------------------------------------------
+
+
+def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
+    for path in list(writer.run.active):
+        if writer.full:
+            return
+        inst = writer.run.get(path)
+        if inst is None or inst.report is not None:
+            continue
+        if inst.status == FANNED:
+            continue  # its items have deadlines, and the run has one
+        if path != "?outputs" and writer.now_ms >= _step_deadline_ms(inst, writer.plan):
+            writer.fail_step(
+                path, Failure(code="deadline_exceeded", message=f"{path}: the step's deadline has passed")
+            )
+        elif inst.status == RUNNING and path in lost:
+            fail_attempt(writer, inst, _lost(writer, inst))
+        elif inst.status in (RUNNING, CHILD) and writer.now_ms >= inst.due_ms:
+            fail_attempt(writer, inst, _overdue(writer, inst))
+        elif inst.status == SLEEPING and writer.now_ms >= inst.timer_ms:
+            _fire(writer, inst)
+
+
+def _claimed(writer: Writer, inst: Inst) -> bool:
+    """An at-most-once call of the current attempt may have happened."""
+    if "?" in inst.path or node_of(writer.plan, inst.path).effect != "at_most_once":
+        return False
+    return inst.claim_attempt == inst.attempt
+
+
+def _unknown(writer: Writer, inst: Inst) -> Failure:
+    again = node_of(writer.plan, inst.path).on_unknown == "retry"
+    message = f"{inst.path}: the call was begun by {inst.claim_holder} and its outcome is unknown"
+    return Failure(code="outcome_unknown", message=message, retryable=again)
+
+
+def _lost(writer: Writer, inst: Inst) -> Failure:
+    if _claimed(writer, inst):
+        return _unknown(writer, inst)
+    message = f"{inst.path}: the executors that held the order died {inst.lost + 1} times"
+    return Failure(code="executor_lost", message=message, retryable=True)
+
+
+def _overdue(writer: Writer, inst: Inst) -> Failure:
+    if inst.status == RUNNING and _claimed(writer, inst):
+        return _unknown(writer, inst)
+    return Failure(
+        code="timeout", message=f"{inst.path}: no result by the attempt's deadline", retryable=True
+    )
+
+
+def _fire(writer: Writer, inst: Inst) -> None:
+    match inst.timer:
+        case "wait":
+            writer.emit(ev.TimerFired(path=inst.path, timer="wait"))
+            writer.emit(ev.StepCompleted(path=inst.path, output=starting.NULL))
+        case "deferred" if writer.run.status == "running" and writer.take(inst.queue):
+            writer.emit(ev.TimerFired(path=inst.path, timer="deferred"))
+            writer.reoffer(inst.path)
+        case "retry" if writer.run.status == "running" and writer.room():
+            starting.schedule(writer, inst.path, attempt=inst.attempt + 1)
+
+
+# --- is it over? -------------------------------------------------------------------------------------------------------
+
+
+def _finish_or_fail(writer: Writer) -> None:
+    run, plan = writer.run, writer.plan
+    if run.ended:
+        return
+    if writer.fatal is not None:
+        path, failure = writer.fatal
+        fail_run(writer, failure, path=path)
+        return
+    if run.open > 0 or run.get("?outputs") is not None:
+        return
+    try:
+        template = outputs_template(run, plan)
+        bindings = bind_outputs(run, plan)
+        if not evaluable_here(bindings, template):
+            starting.schedule_content(
+                writer, "?outputs", attempt=1, content=content_for(run, plan, "?outputs")
+            )
+            return
+        value = writer.store(render_outputs(run, plan, bindings))
+    except ExpressionError as error:
+        fail_run(writer, error.failure(), path="outputs")
+        return
+    writer.emit(ev.RunCompleted(outputs=value))

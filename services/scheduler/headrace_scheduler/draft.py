@@ -1,0 +1,162 @@
+"""A decision being written: events so far, and the draft of the state that they lead to. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from headrace_scheduler.orders import Content, content_for, make_order
+from headrace_scheduler.state import Draft, Run, apply, fan_results, item_of
+
+from headrace.contracts import events as ev
+from headrace.contracts import names, subjects
+from headrace.contracts.canonical import sha256_hex
+from headrace.contracts.codec import encode, encode_value
+from headrace.contracts.envelope import Value
+from headrace.contracts.failure import Failure
+from headrace.pipeline.plan import Plan, node_of
+
+EVENT_BYTES: Final = 300
+"""What an event without a value takes on the wire, envelope share included; measured on step-scheduled."""
+
+
+class Writer:
+    """Collects events; every event is applied to `run`, a draft, so that the next question sees its effect."""
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        now_ms: int,
+        left: dict[str, int],
+        refused: set[str],
+        definitions: Mapping[str, str],
+    ) -> None:
+        self.run = Draft(run)
+        self.plan, self.now_ms, self.definitions = plan, now_ms, definitions
+        self._left, self._refused = left, refused
+        self.events: list[ev.DecisionEvent] = []
+        self.orders: dict[str, ev.Order] = {}
+        self.blobs: list[tuple[str, bytes]] = []
+        self.fatal: tuple[str, Failure] | None = None
+        """The first step failure that the pipeline does not tolerate."""
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """No further event fits; the next decision goes on from here."""
+        return (
+            len(self.events) >= names.DECISION_EVENTS_MAX - 100
+            or self._bytes > names.DECISION_BYTES_MAX * 3 // 4
+        )
+
+    def emit(self, event: ev.DecisionEvent) -> None:
+        """Say it, and see its effect."""
+        self.events.append(event)
+        self._bytes += EVENT_BYTES
+        value = (
+            getattr(event, "output", None) or getattr(event, "items", None) or getattr(event, "inputs", None)
+        )
+        if isinstance(value, Value) and not value.ref:
+            self._bytes += len(encode(value))
+        apply(self.run, self.plan, event, at_ms=self.now_ms)
+        if isinstance(event, ev.StepFailed) and not event.tolerated and self.fatal is None:
+            self.fatal = (event.path, event.failure)
+        if isinstance(event, ev.StepCompleted | ev.StepFailed | ev.StepSkipped):
+            self._finish_foreach(event.path)
+
+    def room(self) -> bool:
+        """One more instance may be in flight in this run."""
+        return not self.full and self.run.in_flight < self.plan.max_parallel
+
+    def take(self, queue: str) -> bool:
+        """Reserve an offer on a queue, or note that there was no room."""
+        if self._left.get(queue, names.OFFERS_OUT_MAX) <= 0:
+            self._refused.add(queue)
+            return False
+        self._left[queue] = self._left.get(queue, names.OFFERS_OUT_MAX) - 1
+        return True
+
+    def tolerates(self, path: str) -> bool:
+        """A failure of this instance does not fail the run by itself."""
+        if "?" in path:
+            return True  # its owner fails next, and that counts
+        node = node_of(self.plan, path)
+        if item_of(path) is not None:
+            return True  # the foreach decides when its items are done
+        return node.on_error_continue
+
+    def fail_step(self, path: str, failure: Failure) -> None:
+        """The instance ends badly, with everything of it that is still in flight."""
+        inst = self.run.get(path)
+        if inst is not None and inst.fan is not None:
+            for other in [active for active in self.run.active if (item_of(active) or ("",))[0] == path]:
+                self.emit(ev.StepCancelled(path=other))
+        attempt = 0 if inst is None else inst.attempt
+        self.emit(ev.StepFailed(path=path, attempt=attempt, failure=failure, tolerated=self.tolerates(path)))
+
+    def store(self, value: Any) -> Value:
+        """A JSON value for an event: inline while small, else by reference to a blob that is stored first."""
+        return self.store_bytes(encode_value(value), form="json")
+
+    def store_bytes(self, data: bytes, *, form: str) -> Value:
+        """As `store`, for bytes that are JSON already."""
+        if len(data) <= names.INLINE_BYTES_MAX:
+            return Value(json=msgspec.Raw(data), form=form)
+        ref = subjects.blob_ref(self.run.run, sha256_hex(data))
+        self.blobs.append((ref, data))
+        return Value(ref=ref, size=len(data), form=form)
+
+    def add_order(self, path: str, content: Content) -> None:
+        """The order of a step just scheduled goes with this decision."""
+        inst = self.run.get(path)
+        assert inst is not None, path
+        self.orders[path] = make_order(self.run, self.plan, inst, content)
+        self.blobs.extend(content.blobs)
+
+    def only_order(self) -> ev.Order | None:
+        """The order that goes inside the decision: the one of the only step scheduled, if there is exactly one."""
+        if len(self.orders) != 1 or sum(isinstance(event, ev.StepScheduled) for event in self.events) != 1:
+            return None
+        return next(iter(self.orders.values()))
+
+    def reoffer(self, path: str) -> None:
+        """The order of an attempt already scheduled goes out again, as its next offer."""
+        self.add_order(path, content_for(self.run, self.plan, path))
+
+    def _finish_foreach(self, path: str) -> None:
+        """After an item's end: does it end the whole?"""
+        item = item_of(path)
+        if item is None:
+            return
+        owner, _ = item
+        inst = self.run.get(owner)
+        if inst is None or inst.fan is None:
+            return
+        foreach = node_of(self.plan, owner).foreach
+        assert foreach is not None
+        if inst.fan.failed and not foreach.continue_on_error:
+            self.fail_step(owner, self._item_failure(owner))
+        elif inst.fan.done == inst.fan.count:
+            self.complete_foreach(owner)
+
+    def _item_failure(self, owner: str) -> Failure:
+        inst = self.run.get(owner)
+        assert inst is not None and inst.fan is not None
+        index, result = min((i, r) for i, r in inst.fan.results.items() if r.failure is not None)
+        assert result.failure is not None
+        message = f"{owner}[{index}]: {result.failure.message}"
+        return Failure(code=result.failure.code, message=message, causes=(f"item {index}",))
+
+    def complete_foreach(self, path: str) -> None:
+        """All items have ended and the failed ones are tolerated: the list of results is the output."""
+        inst = self.run.get(path)
+        assert inst is not None and inst.fan is not None
+        data = encode(fan_results(self.run, path))
+        if len(data) > names.VALUE_BYTES_MAX:
+            message = (
+                f"{path}: the results take {len(data)} bytes; at most {names.VALUE_BYTES_MAX} are allowed"
+            )
+            self.fail_step(path, Failure(code="too_large", message=message))
+            return
+        output = self.store_bytes(data, form="items")
+        self.emit(ev.StepCompleted(path=path, output=output, degraded=inst.fan.failed > 0))

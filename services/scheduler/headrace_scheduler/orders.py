@@ -1,0 +1,182 @@
+"""Work orders, derived from state: deriving one again, in another process, gives the same bytes.
+
+Pure. What an attempt is given is rendered here when everything it reads is small and inline; otherwise the order carries
+the template and the bindings, and the executor renders it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from headrace_scheduler.state import Inst, Run
+from headrace_scheduler.values import Bindings, bind, has_long_list, is_small, materialise
+
+from headrace.contracts import events as ev
+from headrace.contracts import names, subjects
+from headrace.contracts.canonical import blake2b_hex, sha256_hex
+from headrace.contracts.codec import encode, encode_value
+from headrace.contracts.envelope import Value
+from headrace.pipeline.expressions import Expression, Template, render
+from headrace.pipeline.plan import Node, Plan, node_of
+
+BINDINGS_BYTES_MAX: Final = names.ORDER_BYTES_MAX // 2
+"""Half an order: the template and the envelope need room too."""
+GRACE_MS: Final = 5_000
+"""Between an executor's own deadline and the engine's: its report of the timeout should win."""
+
+
+@dataclass(slots=True)
+class Content:
+    """What one attempt is given."""
+
+    kind: str
+    queue: str
+    input: bytes | None = None
+    template: bytes | None = None
+    bindings: Bindings = field(default_factory=dict)
+    blobs: list[tuple[str, bytes]] = field(default_factory=list)
+    """(reference, bytes) that must be stored before the order goes out."""
+
+    @property
+    def sha(self) -> str:
+        """Recorded with the decision."""
+        return blake2b_hex((self.input or b"") + (self.template or b"") + encode(self.bindings))
+
+
+def evaluation(expression: Expression) -> Template:
+    """An expression as the template of an `evaluate` order."""
+    return Template(
+        source="${{ " + expression.source + " }}",
+        reads=expression.reads,
+        optional=expression.optional,
+        uses_files=expression.uses_files,
+        tree=None,
+    )
+
+
+def template_of(plan: Plan, node: Node | None, path: str) -> Template:
+    """The template that an instance renders: a step's own, or that of one of its evaluations."""
+    if node is None:
+        raise AssertionError(path)
+    if path.endswith("?when"):
+        assert node.when is not None, path
+        return evaluation(node.when)
+    if path.endswith("?items"):
+        assert node.foreach is not None, path
+        return evaluation(node.foreach.items)
+    return node.spec
+
+
+def content_for(run: Run, plan: Plan, path: str) -> Content:
+    """Render, or prepare for rendering, what the next attempt of an instance is given.
+
+    Raises:
+        ExpressionError: a value is missing or an expression has none.
+    """
+    if path == "?outputs":
+        return _deferred(
+            run, outputs_template(run, plan), bind_outputs(run, plan), kind="evaluate", queue="transform"
+        )
+    node = node_of(plan, path)
+    template = template_of(plan, node, path)
+    bindings = bind(run, plan, path, template.reads, template.optional)
+    if "?" in path:
+        queue = "transform-ws" if template.uses_files else "transform"
+        return _deferred(run, template, bindings, kind="evaluate", queue=queue)
+    if template.uses_files or node.kind == "transform" or not is_small(bindings):
+        return _deferred(run, template, bindings, kind=node.kind, queue=node.queue)
+    value = encode_value(render(template, materialise(bindings)))
+    if len(value) > names.INLINE_BYTES_MAX:
+        return _deferred(run, template, bindings, kind=node.kind, queue=node.queue)
+    return Content(kind=node.kind, queue=node.queue, input=value)
+
+
+def evaluable_here(bindings: Bindings, template: Template | Expression) -> bool:
+    """True when the scheduler may evaluate this itself."""
+    return not template.uses_files and is_small(bindings) and not has_long_list(bindings)
+
+
+def _deferred(run: Run, template: Template, bindings: Bindings, *, kind: str, queue: str) -> Content:
+    content = Content(kind=kind, queue=queue, template=encode_value(template.source), bindings=dict(bindings))
+    sizes = {name: len(value.json) for name, value in bindings.items() if isinstance(value.json, msgspec.Raw)}
+    while sum(sizes.values()) > BINDINGS_BYTES_MAX:
+        # The largest travel by reference; ties by name, so that every process moves the same ones.
+        name = max(sizes, key=lambda key: (sizes[key], key))
+        del sizes[name]
+        value = bindings[name]
+        assert isinstance(value.json, msgspec.Raw)
+        data = bytes(value.json)
+        ref = subjects.blob_ref(run.run, sha256_hex(data))
+        content.blobs.append((ref, data))
+        content.bindings[name] = Value(ref=ref, size=len(data), form=value.form)
+    return content
+
+
+def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
+    """The order for an instance's current attempt, at its newest wanted offer."""
+    hidden = "?" in inst.path
+    node = None if inst.path == "?outputs" else node_of(plan, inst.path)
+    timeout_ms = names.ATTEMPT_TIMEOUT_MS if node is None else node.timeout_ms
+    return ev.Order(
+        path=inst.path,
+        attempt=inst.attempt,
+        offer=max(1, inst.want_offer),
+        decision=inst.decision,
+        version=inst.version,
+        queue=content.queue,
+        kind=content.kind,
+        timeout_ms=max(1, min(timeout_ms, inst.due_ms - inst.scheduled_ms)),
+        not_after_ms=inst.not_after_ms,
+        due_ms=inst.due_ms,
+        scheduled_ms=inst.scheduled_ms,
+        tool="" if node is None or hidden else node.tool,
+        input=msgspec.UNSET if content.input is None else msgspec.Raw(content.input),
+        template=msgspec.UNSET if content.template is None else msgspec.Raw(content.template),
+        bindings=content.bindings,
+        effect="pure" if node is None or hidden else node.effect,
+        on_unknown="fail" if node is None else node.on_unknown,
+        claim_seq=inst.claim_seq,
+        workspace=content.queue.endswith("-ws"),
+        artifacts=() if node is None or hidden else node.artifacts,
+    )
+
+
+def outputs_template(run: Run, plan: Plan) -> Template:
+    """The outputs that have a value; those that read skipped steps are null."""
+    source: dict[str, Any] = {}
+    reads: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    uses_files = False
+    for key, template in plan.outputs.items():
+        if _reads_skipped(run, template):
+            source[key] = None
+            continue
+        source[key] = template.source
+        reads |= template.reads
+        optional |= template.optional
+        uses_files |= template.uses_files
+    return Template(source=source, reads=reads, optional=optional, uses_files=uses_files, tree=None)
+
+
+def _reads_skipped(run: Run, template: Template) -> bool:
+    for name in template.reads - template.optional:
+        if name.startswith("steps.") and name.endswith(".output"):
+            inst = run.get(name.removeprefix("steps.").removesuffix(".output"))
+            if inst is not None and inst.status == "skipped":
+                return True
+    return False
+
+
+def bind_outputs(run: Run, plan: Plan) -> Bindings:
+    """What the outputs read."""
+    template = outputs_template(run, plan)
+    return bind(run, plan, "?outputs", template.reads, template.optional)
+
+
+def render_outputs(run: Run, plan: Plan, bindings: Bindings) -> dict[str, Any]:
+    """The outputs, when the scheduler may evaluate them."""
+    values = materialise(bindings)
+    return {
+        key: None if _reads_skipped(run, template) else render(template, values)
+        for key, template in plan.outputs.items()
+    }

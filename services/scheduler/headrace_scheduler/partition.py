@@ -1,0 +1,434 @@
+"""One owned partition: read its history, fold it, decide, publish what follows.
+
+The position is implied by state, so the tail acknowledges nothing. Own decisions are folded when the tail shows them, never
+before: every reader, this one included, sees one order. At most one decision of a run is in flight.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from headrace.contracts import codec, names, subjects
+from headrace.contracts import events as ev
+from headrace.contracts.errors import (
+    AppendConflictError,
+    HeadraceError,
+    MalformedMessageError,
+    NewerSchemaError,
+    RetryableError,
+    UnknownOutcomeError,
+)
+from headrace.contracts.failure import Failure
+from headrace.pipeline.plan import Plan
+from headrace.runtime import blobs
+from headrace.runtime.clock import Clock
+from headrace.runtime.crashpoints import crashpoint
+from headrace.runtime.eventlog import Appended, Broker, Expected, Stored, Tail
+from headrace.runtime.park import park
+from headrace.runtime.supervisor import Supervisor
+from headrace_scheduler import children, messages, snapshots
+from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
+from headrace_scheduler.orders import content_for, make_order
+from headrace_scheduler.plans import Plans
+from headrace_scheduler.room import Room
+from headrace_scheduler.state import Run, created, evolve
+
+log = logging.getLogger("headrace.scheduler")
+
+BATCH_MAX: Final = 512
+"""Folded between two rounds of decisions: enough that a thousand reports cost few decisions, few enough to stay prompt."""
+IDLE_S: Final = 1.0
+"""Longest wait without looking at timers and snapshots."""
+RETRY_S: Final = 0.2
+REPUBLISH_S: Final = 5.0
+"""An order published this long ago and not seen in the log is published again; its id makes that harmless."""
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A decision that was sent and has not been seen in the log."""
+
+    id: str
+    body: bytes
+    message: ev.RunDecided
+    decision: Decision
+
+
+@dataclass(slots=True)
+class Entry:
+    """A run in this owner's hands."""
+
+    run: Run
+    plan: Plan
+    in_flight: InFlight | None = None
+    counted: dict[str, int] = field(default_factory=dict)
+    """Orders in flight by queue as Room knows them, those of a decision in flight included."""
+    published: dict[tuple[str, int, int], float] = field(default_factory=dict)
+    """(path, attempt, offer) → when this process last published the order."""
+    due_ms: int | None = None
+    lost: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all partitions of a scheduler share."""
+
+    broker: Broker
+    clock: Clock
+    supervisor: Supervisor
+    plans: Plans
+    room: Room
+    source: str
+    run_streams: int
+    may_decide: Callable[[int], bool]
+    definitions: dict[str, dict[str, str]]
+    """tenant → pipeline → newest digest."""
+    snapshots_on: bool = True
+
+
+class Partition:
+    """The owner's view of one partition."""
+
+    def __init__(self, part: int, shared: Shared) -> None:
+        self.part, self.shared = part, shared
+        self.stream = subjects.runs_stream(part, streams=shared.run_streams)
+        self.entries: dict[str, Entry] = {}
+        self.seq = 0
+        self.live = False
+        """Caught up: it decides."""
+        self._tail: Tail | None = None
+        self._touched: dict[str, None] = {}
+        self._folded = 0
+        self._snapshot_seq = 0
+        self._snapshot_at_s = shared.clock.monotonic_s()
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Own the partition until cancelled."""
+        try:
+            await self._load()
+            while True:
+                try:
+                    await self._turn()
+                except (RetryableError, UnknownOutcomeError) as error:
+                    log.warning("partition.waits", extra={"partition": self.part, "why": str(error)})
+                    await self.shared.clock.sleep(RETRY_S)
+        finally:
+            self.live = False
+            for entry in self.entries.values():
+                self.shared.room.count(entry.run.tenant, entry.counted, {})
+            if self._tail is not None:
+                async with asyncio.timeout(names.REQUEST_DEADLINE_S):
+                    await self._tail.stop()
+
+    async def _load(self) -> None:
+        snapshot = await snapshots.load(self.shared.broker, self.part) if self.shared.snapshots_on else None
+        if snapshot is not None:
+            self.seq = self._snapshot_seq = snapshot.seq
+            for run in snapshot.runs:
+                plan = await self.shared.plans.get(run.tenant, run.defdigest)
+                self.entries[run.run] = Entry(run, plan)
+                self._count(self.entries[run.run])
+        filters = (subjects.partition_filter(self.part),)
+        self._tail = await self.shared.broker.tail(self.stream, filters, start_seq=self.seq + 1)
+
+    async def _turn(self) -> None:
+        assert self._tail is not None
+        batch = await self._tail.batch(max_count=BATCH_MAX, wait_s=self._wait_s())
+        for stored in batch:
+            await self._fold(stored)
+        if not self.live:
+            if not self._tail.caught_up:
+                return
+            self.live = True
+            self._touched.update(dict.fromkeys(self.entries))
+            log.info("partition.live", extra={"partition": self.part, "runs": len(self.entries), "seq": self.seq})
+        self._touch_due()
+        while self._touched:
+            await self.follow(next(iter(self._touched)))
+        await self.shared.room.serve()
+        await self._snapshot_if_due()
+
+    def _wait_s(self) -> float:
+        if self._touched:
+            return 0.0
+        dues = [entry.due_ms for entry in self.entries.values() if entry.due_ms is not None] if self.live else []
+        if not dues:
+            return IDLE_S
+        return min(IDLE_S, max(0.0, (min(dues) - self.shared.clock.now_ms()) / 1000))
+
+    def _touch_due(self) -> None:
+        now_ms = self.shared.clock.now_ms()
+        for run, entry in self.entries.items():
+            if entry.due_ms is not None and entry.due_ms <= now_ms:
+                entry.due_ms = None
+                self._touched[run] = None
+
+    # --- folding --------------------------------------------------------------------------------------------------
+
+    async def _fold(self, stored: Stored) -> None:
+        """Fold one message of the partition; what cannot be read is parked and never stops the others."""
+        self.seq = stored.seq
+        self._folded += 1
+        subject = subjects.parse_run_subject(stored.subject)
+        if subject is None:
+            await self._park(stored, MalformedMessageError(f"not a run's subject: {stored.subject}"))
+            return
+        entry = self.entries.get(subject.run)
+        own = entry.in_flight if entry is not None else None
+        if own is not None and own.body == stored.body:
+            message: ev.StoredMessage = own.message
+        else:
+            try:
+                message = codec.decode(stored.body)
+            except MalformedMessageError as error:
+                await self._park(stored, error)
+                return
+            except NewerSchemaError as error:
+                await self._stall(subject.run, error.failure(), stored.seq)
+                return
+        if not isinstance(message, ev.RunMessage) or message.runid != subject.run:
+            await self._park(stored, MalformedMessageError("the message does not belong on this subject"))
+            return
+        if entry is None:
+            entry = await self._create(message)
+            if entry is None:
+                return  # of a run that ended before this owner's time
+        try:
+            evolve(entry.run, stored.seq, message, entry.plan)
+        except Exception as error:  # noqa: BLE001 - our bug must stop this run, loudly, and no other
+            log.exception("run.fold_failed", extra={"run_id": subject.run, "seq": stored.seq})
+            await self._stall(subject.run, _bug(error), stored.seq)
+            return
+        if isinstance(message, ev.RunDecided) and entry.run.version >= message.data.version:
+            if own is not None and own.message is not message:
+                entry.in_flight = None  # another scheduler's decision: ours will be refused
+            elif own is not None:
+                entry.in_flight = None
+                await self._publish_orders(entry, own)
+        self._count(entry)
+        self._touched[subject.run] = None
+
+    async def _create(self, message: ev.RunMessage) -> Entry | None:
+        run = created(message) if isinstance(message, ev.RunDecided) else None
+        if run is None:
+            return None
+        plan = await self.shared.plans.get(run.tenant, run.defdigest)
+        entry = self.entries[run.run] = Entry(run, plan)
+        return entry
+
+    async def _park(self, stored: Stored, error: HeadraceError) -> None:
+        await park(self.shared.broker, stored, error.failure(), source=self.shared.source, clock=self.shared.clock)
+
+    def _count(self, entry: Entry) -> None:
+        """Tell Room what is out; a decision in flight has been counted when it was sent."""
+        if entry.in_flight is not None:
+            return
+        out = {} if entry.run.ended else dict(entry.run.out)
+        if out != entry.counted:
+            self.shared.room.count(entry.run.tenant, entry.counted, out)
+            entry.counted = out
+
+    # --- deciding -------------------------------------------------------------------------------------------------
+
+    async def follow(self, run_id: str) -> None:
+        """Do what follows from a run's state: decide, start and stop children, publish missing orders, forget it."""
+        self._touched.pop(run_id, None)
+        entry = self.entries.get(run_id)
+        if entry is None or not self.live:
+            return
+        await children.follow(self, entry)
+        if entry.run.ended:
+            if not children.is_awaited(self, entry):
+                self._count(entry)
+                del self.entries[run_id]
+                self._touched.update(dict.fromkeys(children.of_parent(self, run_id)))
+            return
+        if entry.in_flight is None and self.shared.may_decide(self.part):
+            await self._publish_missing(entry)
+            await self._decide(entry)
+
+    async def _decide(self, entry: Entry) -> None:
+        run, clock = entry.run, self.shared.clock
+        now_ms = clock.now_ms()
+        limits = Limits(
+            left=self.shared.room.left(run.tenant),
+            lost=frozenset(entry.lost),
+            definitions=self.shared.definitions.get(run.tenant, {}),
+        )
+        try:
+            decision = decide(run, entry.plan, now_ms=now_ms, limits=limits)
+        except Exception as error:  # noqa: BLE001 - our bug must stop this run, loudly, and no other
+            log.exception("run.decide_failed", extra={"run_id": run.run, "version": run.version})
+            await self._stall(run.run, _bug(error), self.seq)
+            return
+        if limits.refused:
+            self.shared.room.wait(run.tenant, limits.refused, run.run, lambda: self.follow(run.run))
+        if decision is None:
+            entry.due_ms = next_due_ms(run, entry.plan, now_ms=now_ms)
+            return
+        entry.lost.clear()
+        await self._send(entry, decision)
+
+    async def _send(self, entry: Entry, decision: Decision) -> None:
+        outgoing, message = messages.decided(entry.run, decision, source=self.shared.source)
+        entry.in_flight = in_flight = InFlight(outgoing.id, outgoing.body, message, decision)
+        expected_out = dict(entry.run.out)
+        for order in decision.orders.values():
+            expected_out[order.queue] = expected_out.get(order.queue, 0) + 1
+        self.shared.room.count(entry.run.tenant, entry.counted, expected_out)
+        entry.counted = expected_out
+        if decision.blobs:
+            self.shared.supervisor.spawn(self._store_then_send(entry, in_flight, outgoing), "scheduler.blobs")
+        else:
+            await self._append(entry, in_flight, outgoing)
+
+    async def _store_then_send(self, entry: Entry, in_flight: InFlight, outgoing: messages.Outgoing) -> None:
+        """Values before the decision that names them."""
+        try:
+            async with asyncio.timeout(names.UNKNOWN_RESOLVE_S):
+                for ref, data in in_flight.decision.blobs:
+                    await blobs.put(self.shared.broker, entry.run.tenant, ref.partition("/")[0], data)
+        except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
+            log.warning("decision.blobs_failed", extra={"run_id": entry.run.run, "why": str(error)})
+            self._let_go(entry, in_flight)
+            return
+        await self._append(entry, in_flight, outgoing)
+
+    async def _append(self, entry: Entry, in_flight: InFlight, outgoing: messages.Outgoing) -> None:
+        run = entry.run
+        expected = Expected(run.decision_seq, subjects.decision_scope(messages.prefix_of(run)))
+        crashpoint("before_decision")
+        try:
+            future = await self.shared.broker.publish(
+                outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=expected
+            )
+        except RetryableError as error:
+            log.warning("decision.not_sent", extra={"run_id": run.run, "why": str(error)})
+            self._let_go(entry, in_flight)
+            return
+        future.add_done_callback(lambda done: self._sent(entry, in_flight, done))
+
+    def _sent(self, entry: Entry, in_flight: InFlight, done: "asyncio.Future[Appended]") -> None:
+        """The broker has answered, or has not. Success needs nothing here: the tail shows the decision."""
+        if done.cancelled() or done.exception() is None or entry.in_flight is not in_flight:
+            return
+        self.shared.supervisor.spawn(self._resolve(entry, in_flight, done.exception()), "scheduler.resolve")
+
+    async def _resolve(self, entry: Entry, in_flight: InFlight, error: BaseException | None) -> None:
+        """A refused or unanswered decision: wait until the tail has shown all that the leader holds, then go on.
+
+        Whatever the outcome was, the next decision carries the sequence folded last, so that at most one is stored.
+        """
+        run, clock = entry.run, self.shared.clock
+        if not isinstance(error, AppendConflictError | RetryableError | UnknownOutcomeError):
+            log.error("decision.failed", extra={"run_id": run.run}, exc_info=error)
+        log.info("decision.unresolved", extra={"run_id": run.run, "version": run.version + 1, "why": str(error)})
+        scope = subjects.decision_scope(messages.prefix_of(run))
+        deadline_s = clock.monotonic_s() + names.UNKNOWN_RESOLVE_S
+        while entry.in_flight is in_flight and clock.monotonic_s() < deadline_s:
+            try:
+                last = await self.shared.broker.last(self.stream, scope)
+            except (RetryableError, UnknownOutcomeError):
+                await clock.sleep(RETRY_S)
+                continue
+            if last is None or last.seq <= run.decision_seq:
+                break
+            await clock.sleep(0.02)
+        self._let_go(entry, in_flight)
+
+    def _let_go(self, entry: Entry, in_flight: InFlight) -> None:
+        if entry.in_flight is in_flight:
+            entry.in_flight = None
+            self._count(entry)
+            entry.due_ms = self.shared.clock.now_ms() + int(RETRY_S * 1000)
+
+    # --- what follows a decision ----------------------------------------------------------------------------------
+
+    async def _publish_orders(self, entry: Entry, own: InFlight) -> None:
+        """The orders of a decision that has just been seen in the log."""
+        crashpoint("between_decision_and_orders")
+        inside = own.decision.order
+        for path, order in own.decision.orders.items():
+            inst = entry.run.get(path)
+            if inst is None or (inside is not None and path == inside.path):
+                continue
+            await self.publish_order(entry, messages.at_decision(order, own.id, own.decision.version))
+
+    async def _publish_missing(self, entry: Entry) -> None:
+        """Orders that state wants and the log has not shown: after a takeover, or when a publish was lost."""
+        now_s = self.shared.clock.monotonic_s()
+        for path in list(entry.run.unordered):
+            inst = entry.run.get(path)
+            assert inst is not None, path
+            at_s = entry.published.get((path, inst.attempt, inst.want_offer))
+            if at_s is not None and now_s - at_s < REPUBLISH_S:
+                continue
+            content = content_for(entry.run, entry.plan, path)
+            if inst.input_sha and content.sha != inst.input_sha:
+                failure = Failure(code="internal", message=f"{path}: deriving the order again gave another input")
+                await self._stall(entry.run.run, failure, self.seq)
+                return
+            for ref, data in content.blobs:
+                await blobs.put(self.shared.broker, entry.run.tenant, ref.partition("/")[0], data)
+            await self.publish_order(entry, make_order(entry.run, entry.plan, inst, content))
+
+    async def publish_order(self, entry: Entry, order: ev.Order) -> None:
+        """Send an order; whether it is stored shows in the tail."""
+        entry.published[(order.path, order.attempt, order.offer)] = self.shared.clock.monotonic_s()
+        if len(entry.published) > 4 * max(64, len(entry.run.active)):
+            wanted = {(path, inst.attempt, inst.want_offer) for path, inst in entry.run.insts.items()}
+            entry.published = {key: at for key, at in entry.published.items() if key in wanted}
+        await self.send(messages.ordered(entry.run, order, source=self.shared.source))
+
+    async def send(self, outgoing: messages.Outgoing, expected: Expected | None = None) -> None:
+        """Append without waiting. A failure is logged; the sweep publishes again what is still missing."""
+        future = await self.shared.broker.publish(
+            outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=expected
+        )
+        future.add_done_callback(_log_failure)
+
+    async def _stall(self, run_id: str, failure: Failure, seq: int) -> None:
+        """Stop one run, loudly, with the reason in its history."""
+        entry = self.entries.get(run_id)
+        if entry is None or entry.run.ended or entry.run.status == "stalled":
+            return
+        log.error("run.stalled", extra={"run_id": run_id, "code": failure.code, "seq": seq})
+        event = ev.RunStalled(failure=failure, seq=seq)
+        decision = Decision(
+            version=entry.run.version + 1,
+            at_ms=self.shared.clock.now_ms(),
+            events=(event,),
+            headline="run-stalled",
+            orders={},
+            order=None,
+            blobs=[],
+        )
+        await self._send(entry, decision)
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    async def _snapshot_if_due(self) -> None:
+        if not self.shared.snapshots_on or self.seq == self._snapshot_seq:
+            return
+        now_s = self.shared.clock.monotonic_s()
+        if now_s - self._snapshot_at_s < names.SNAPSHOT_EVERY_S and self._folded < names.SNAPSHOT_EVERY_EVENTS:
+            return
+        self._snapshot_at_s, self._folded, self._snapshot_seq = now_s, 0, self.seq
+        runs = [entry.run for entry in self.entries.values()]
+        data = snapshots.encode(snapshots.Snapshot(part=self.part, seq=self.seq, runs=runs))
+        self.shared.supervisor.spawn(
+            snapshots.store(self.shared.broker, self.part, self.seq, data), "scheduler.snapshot"
+        )
+
+
+def _bug(error: Exception) -> Failure:
+    return Failure(code="internal", message=f"{type(error).__name__}: {error}"[:2000])
+
+
+def _log_failure(done: "asyncio.Future[Appended]") -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        log.info("publish.failed", extra={"why": f"{type(error).__name__}: {error}"})

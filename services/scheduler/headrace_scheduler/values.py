@@ -1,0 +1,121 @@
+"""What expressions see: dotted names → values, taken from a run's state.
+
+Pure. Every value that may be read never changes once it can be read (outputs of ended steps, inputs, the item), so that
+rendering again after a crash gives the same bytes.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from headrace_scheduler.state import FAILED, SKIPPED, SUCCEEDED, Inst, Run, item_of
+
+from headrace.contracts import names
+from headrace.contracts.codec import inline, plain
+from headrace.contracts.envelope import ItemResult, Value
+from headrace.contracts.errors import ExpressionError
+from headrace.pipeline.plan import Node, Plan, node_of
+from headrace.runtime.values import foreach_output
+
+Bindings = dict[str, Value]
+_STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", SKIPPED: "skipped"}
+
+
+def bind(run: Run, plan: Plan, path: str, reads: Iterable[str], optional: frozenset[str]) -> Bindings:
+    """The values of `reads` for a step instance; optional ones that do not exist are left out.
+
+    Raises:
+        ExpressionError: a needed value does not exist, e.g. the output of a step that failed.
+    """
+    bindings: Bindings = {}
+    for name in sorted(reads):
+        value = _lookup(run, plan, path, name)
+        if value is not None:
+            bindings[name] = value
+        elif name not in optional:
+            message = f"{path}: `{name}` has no value here"
+            raise ExpressionError(message)
+    return bindings
+
+
+def _lookup(run: Run, plan: Plan, path: str, name: str) -> Value | None:
+    root, _, rest = name.partition(".")
+    if root == "steps":
+        step, _, attribute = rest.rpartition(".")
+        inst = run.get(step)
+        return None if inst is None else _step_attribute(inst, attribute)
+    if root == "inputs":
+        return run.inputs
+    if root == "vars":
+        return inline(dict(plan.vars))
+    if root == "run":
+        return inline({"id": run.run, "started_at": run.created_ms, "labels": run.labels})
+    item = item_of(path.split("?", 1)[0])
+    node = None if "?outputs" in path else node_of(plan, path)
+    if item is None or node is None or node.foreach is None:
+        return None
+    owner, index = item
+    if root == "index":
+        return inline(index)
+    fan = None if (inst := run.get(owner)) is None else inst.fan
+    if fan is None or root != node.foreach.item_name:
+        return None
+    if fan.items is None:
+        return Value(ref=fan.ref, index=index)
+    return Value(json=fan.items[index])
+
+
+def _step_attribute(inst: Inst, attribute: str) -> Value | None:
+    match attribute:
+        case "output":
+            return inst.output if inst.status == SUCCEEDED else None
+        case "status":
+            return inline(_STATUS[inst.status]) if inst.status in _STATUS else None
+        case "attempts":
+            return inline(inst.attempt)
+        case "error":
+            return None if inst.failure is None else inline(msgspec.to_builtins(inst.failure))
+    return None
+
+
+def is_small(bindings: Mapping[str, Value]) -> bool:
+    """True when the scheduler itself may evaluate over these: nothing by reference, no long list."""
+    for value in bindings.values():
+        if value.ref:
+            return False
+        if value.form == "items" and any(item.value and item.value.ref for item in _items(value)):
+            return False
+    return True
+
+
+def has_long_list(bindings: Mapping[str, Value]) -> bool:
+    """True when a value is the result of more items than the scheduler evaluates over itself."""
+    return any(
+        value.form == "items" and len(_items(value)) > names.SCHEDULER_ITEMS_MAX
+        for value in bindings.values()
+    )
+
+
+def _items(value: Value) -> list[ItemResult]:
+    assert isinstance(value.json, msgspec.Raw)
+    return msgspec.json.decode(value.json, type=list[ItemResult])
+
+
+def materialise(bindings: Mapping[str, Value]) -> dict[str, Any]:
+    """Plain JSON values; only for bindings that are small."""
+    values: dict[str, Any] = {}
+    for name, value in bindings.items():
+        assert isinstance(value.json, msgspec.Raw), name
+        values[name] = foreach_output(_items(value)) if value.form == "items" else plain(value.json)
+    return values
+
+
+def needed(node: Node, run: Run, plan: Plan) -> Inst | None:
+    """The skipped step because of which `node` is skipped too, or None."""
+    for index in node.needs:
+        if index in node.optional:
+            continue
+        inst = run.get(plan.nodes[index].id)
+        if inst is not None and inst.status == SKIPPED:
+            return inst
+    return None
