@@ -95,12 +95,8 @@ def _reading_tools() -> tuple[ToolSpec, ...]:
         _object(
             ("pattern",),
             pattern=_text("relative to `dir`", minLength=1, maxLength=1024),
-            dir=_text(
-                "where to look; result paths start with it unless it is `.`", maxLength=4096, default="."
-            ),
-            limit=_whole(
-                "at most so many paths, the first by order", minimum=1, maximum=PATHS_MAX, default=1000
-            ),
+            dir=_text("where to look; result paths start with it unless it is `.`", maxLength=4096, default="."),
+            limit=_whole("at most so many paths, the first by order", minimum=1, maximum=PATHS_MAX, default=1000),
             hidden=_flag("also names that start with a dot", default=False),
         ),
         _object(
@@ -192,9 +188,7 @@ def _writing_tools() -> tuple[ToolSpec, ...]:
         to=_PATH,
         overwrite=_flag("false: an existing target is an error `exists`", default=True),
     )
-    copy = _spec(
-        "fs.copy", "Copy a file into the workspace.", from_to, _WRITTEN, risk="write", workspace=True
-    )
+    copy = _spec("fs.copy", "Copy a file into the workspace.", from_to, _WRITTEN, risk="write", workspace=True)
     move = _spec(
         "fs.move",
         "Rename a file inside the workspace. Not repeatable, so at most once.",
@@ -229,9 +223,7 @@ def _writing_tools() -> tuple[ToolSpec, ...]:
 
 
 def _json_tools() -> tuple[ToolSpec, ...]:
-    problem = _object(
-        ("path", "message"), path=_text("JSON pointer into the value"), message=_text("what is wrong")
-    )
+    problem = _object(("path", "message"), path=_text("JSON pointer into the value"), message=_text("what is wrong"))
     validate = _spec(
         "json.validate",
         "Check a value against a JSON Schema. An invalid value is a result; an invalid schema is an error.",
@@ -257,9 +249,7 @@ def _text_tools() -> tuple[ToolSpec, ...]:
             ("text",),
             text=_text("what to cut"),
             size=_whole("characters a part", minimum=1, maximum=1_000_000, default=4000),
-            overlap=_whole(
-                "characters repeated from the part before; less than `size`", minimum=0, default=0
-            ),
+            overlap=_whole("characters repeated from the part before; less than `size`", minimum=0, default=0),
         ),
         _object(
             ("parts", "count"),
@@ -268,9 +258,7 @@ def _text_tools() -> tuple[ToolSpec, ...]:
         ),
         effect="pure",
     )
-    block = _object(
-        ("language", "code"), language=_text("after the fence, may be empty"), code=_text("inside")
-    )
+    block = _object(("language", "code"), language=_text("after the fence, may be empty"), code=_text("inside"))
     code = _spec(
         "text.extract_code",
         "Fenced code blocks of Markdown text.",
@@ -337,17 +325,12 @@ def _http_tools() -> tuple[ToolSpec, ...]:
         ("url",),
         method={"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], "default": "GET"},
         url=_text("http or https", minLength=8, maxLength=8192, pattern="^https?://"),
-        headers=words
-        | {"description": "an idempotency-key header is added for methods that change something"},
+        headers=words | {"description": "an idempotency-key header is added for methods that change something"},
         query=words | {"description": "added to the address, encoded"},
         **body,
-        max_bytes=_whole(
-            "decompressed body; more is `too_large`", minimum=1, maximum=HTTP_BYTES_MAX, default=4 << 20
-        ),
+        max_bytes=_whole("decompressed body; more is `too_large`", minimum=1, maximum=HTTP_BYTES_MAX, default=4 << 20),
         redirects_max=_whole("followed, each checked as the first address", minimum=0, maximum=10, default=5),
-        accept_status=_list(
-            {"type": "integer", "minimum": 100, "maximum": 599}, "not an error; default 200 to 299"
-        ),
+        accept_status=_list({"type": "integer", "minimum": 100, "maximum": 599}, "not an error; default 200 to 299"),
     )
     args["not"] = {
         "anyOf": [

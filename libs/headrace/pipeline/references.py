@@ -1,0 +1,210 @@
+"""What an expression reads, from CEL's own checked syntax tree (its protobuf bytes).
+
+A small reader of the wire format instead of generated classes: five message types of a frozen library version, and
+no second protobuf schema to keep. Field numbers are those of `cel/expr/syntax.proto` and `checked.proto`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_CONST, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = 3, 4, 5, 6, 7, 8, 9
+_TYPE_LIST = 6
+NODES_MAX = 500
+"""Syntax nodes in one expression, macros expanded: more is a program, and belongs in a tool."""
+
+
+class TooManyNodesError(ValueError):
+    """The expression is a program."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reference:
+    """A variable and the fields that follow it: `steps`, (`list`, `output`, `paths`)."""
+
+    root: str
+    path: tuple[str, ...]
+    optional_from: int
+    """How many of `path` must exist: the rest is read with `.?`, `[?…]` or `has()`."""
+    open_ended: bool = False
+    """An index that is computed follows: what lies below `path` is not known before the value is."""
+
+
+@dataclass(slots=True)
+class Analysis:
+    """References in order of appearance, functions called, and whether a list is made by running over a map."""
+
+    references: list[Reference] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
+    needs_order: bool = False
+    nodes: int = 0
+
+
+Wire = list[tuple[int, "int | bytes"]]
+
+
+def _wire(data: bytes) -> Wire:
+    """The fields of a message. Single-byte numbers, nearly all, take the short way: this is half of a compile."""
+    fields: Wire = []
+    at, end = 0, len(data)
+    while at < end:
+        key = data[at]
+        at += 1
+        if key > 127:
+            key, at = _varint(data, at - 1)
+        form = key & 7
+        if form == 1 or form == 5:
+            size = 8 if form == 1 else 4
+        else:
+            size = data[at]
+            at += 1
+            if size > 127:
+                size, at = _varint(data, at - 1)
+            if form == 0:
+                fields.append((key >> 3, size))
+                continue
+        fields.append((key >> 3, data[at : at + size]))
+        at += size
+    return fields
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+
+
+def _all(fields: Wire, number: int) -> Iterator[bytes]:
+    return (value for found, value in fields if found == number and isinstance(value, bytes))
+
+
+def _first(fields: Wire, number: int) -> bytes:
+    return next(_all(fields, number), b"")
+
+
+def _text(fields: Wire, number: int) -> str:
+    return _first(fields, number).decode()
+
+
+def analyse(serialized: bytes) -> Analysis:
+    """What the checked expression reads and calls.
+
+    Raises:
+        TooManyNodesError: more than `NODES_MAX` nodes.
+    """
+    checked = _wire(_first(_wire(serialized), 2))
+    analysis = Analysis()
+    _Walker(analysis, checked).visit(_first(checked, 4), frozenset())
+    return analysis
+
+
+def _lists_in(checked: Wire) -> set[int]:
+    """The ids of the nodes whose static type is a list."""
+    lists: set[int] = set()
+    for entry in _all(checked, 3):
+        pair = _wire(entry)
+        kind = _wire(_first(pair, 2))
+        if kind and kind[0][0] == _TYPE_LIST:
+            lists.add(next((value for number, value in pair if number == 1 and isinstance(value, int)), 0))
+    return lists
+
+
+class _Walker:
+    def __init__(self, analysis: Analysis, checked: Wire) -> None:
+        self.analysis, self.checked = analysis, checked
+
+    def visit(self, expr: bytes, bound: frozenset[str]) -> None:
+        """Add what the expression below reads; `bound` are the variables of the comprehensions around."""
+        fields = _wire(expr)
+        reference = self._reference(fields, bound)
+        if reference is not None:
+            self.analysis.references.append(reference)
+            return
+        self._count()
+        for number, value in fields:
+            if not isinstance(value, bytes):
+                continue
+            inner = _wire(value)
+            if number == _SELECT:
+                self.visit(_first(inner, 1), bound)
+            elif number == _CALL:
+                self._call(inner, bound)
+            elif number == _LIST:
+                for element in _all(inner, 1):
+                    self.visit(element, bound)
+            elif number == _STRUCT:
+                for entry in _all(inner, 2):
+                    for side in (*_all(_wire(entry), 3), *_all(_wire(entry), 4)):
+                        self.visit(side, bound)
+            elif number == _COMPREHENSION:
+                self._comprehension(inner, bound)
+
+    def _count(self, nodes: int = 1) -> None:
+        self.analysis.nodes += nodes
+        if self.analysis.nodes > NODES_MAX:
+            raise TooManyNodesError(f"more than {NODES_MAX} syntax nodes")
+
+    def _call(self, call: Wire, bound: frozenset[str]) -> None:
+        self.analysis.functions.add(_text(call, 2))
+        for argument in (*_all(call, 1), *_all(call, 3)):
+            self.visit(argument, bound)
+
+    def _comprehension(self, parts: Wire, bound: frozenset[str]) -> None:
+        range_expr = _first(parts, 2)
+        makes_list = any(number == _LIST for number, _ in _wire(_first(parts, 4)))
+        range_id = next((value for number, value in _wire(range_expr) if number == 2), 0)
+        if makes_list and not self.analysis.needs_order and range_id not in _lists_in(self.checked):
+            self.analysis.needs_order = True
+        self.visit(range_expr, bound)
+        inside = bound | {_text(parts, 1), _text(parts, 3), _text(parts, 8)}
+        for number in (4, 5, 6, 7):
+            self.visit(_first(parts, number), inside)
+
+    def _reference(self, fields: Wire, bound: frozenset[str]) -> Reference | None:
+        """The variable with constant fields that this expression is, or None. Walks down from the last field."""
+        steps: list[tuple[str, bool]] = []
+        computed: list[bytes] = []
+        length = 0
+        while True:
+            length += 1
+            if length > NODES_MAX:
+                raise TooManyNodesError(f"more than {NODES_MAX} syntax nodes")
+            number, value = next(((number, value) for number, value in fields if isinstance(value, bytes)))
+            assert isinstance(value, bytes)
+            inner = _wire(value)
+            if number == _IDENT:
+                break
+            if number == _SELECT:
+                tested = any(found == 3 and is_set for found, is_set in inner)
+                steps.append((_text(inner, 2), tested))
+                fields = _wire(_first(inner, 1))
+                continue
+            if number != _CALL or _text(inner, 2) not in ("_[_]", "_?._", "_[?_]"):
+                return None
+            target, key = _all(inner, 3)
+            constant = _constant_text(key)
+            if constant is None:
+                computed.append(key)
+                steps = []  # what lies below a computed index is not known
+            else:
+                steps.append((constant, _text(inner, 2) != "_[_]"))
+            fields = _wire(target)
+        name = _text(inner, 1)
+        if name in bound:
+            return None
+        self._count(length)
+        for key in computed:
+            self.visit(key, bound)
+        steps.reverse()
+        optional_from = next((index for index, (_, optional) in enumerate(steps) if optional), len(steps))
+        return Reference(name, tuple(step for step, _ in steps), optional_from, bool(computed))
+
+
+def _constant_text(expr: bytes) -> str | None:
+    constant = _first(_wire(expr), _CONST)
+    fields = _wire(constant)
+    return _text(fields, 6) if any(number == 6 for number, _ in fields) else None
