@@ -281,7 +281,7 @@ def _run_time_error(expression: Expression, message: str) -> ExpressionError:
         return ExpressionError(f"{_short(expression)}: {text}", code="expr_cost")
     if "convert function return value" in message or "exception set" in message:
         message = "the result holds an optional value; end it with `.orValue(…)`"
-    return ExpressionError(f"{_short(expression)}: {_CEL_CODE.sub('', message).strip()}")
+    return ExpressionError(f"{_short(expression)}: {without_code(message)}")
 
 
 def _short(expression: Expression) -> str:
