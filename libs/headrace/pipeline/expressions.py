@@ -18,7 +18,7 @@ from typing import Any, Final
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline import cel_library, scanner
 from headrace.pipeline.cel_library import RESERVED, ROOTS, environment
-from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of
+from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of, without_code
 from headrace.pipeline.functions import as_text, kind_of
 from headrace.pipeline.references import Analysis, Reference, TooManyNodesError, analyse
 
