@@ -136,6 +136,13 @@ class ConflictError(TerminalError):
     exit_code = names.EXIT_DATA
 
 
+class TooLargeError(TerminalError):
+    """A request, value or answer is over a limit, which the text names; like HTTP 413."""
+
+    code = "too_large"
+    exit_code = names.EXIT_DATA
+
+
 class ConfigError(TerminalError):
     """Configuration is wrong or contradicts the server. Names the key, the value's source and the remedy."""
 

@@ -112,6 +112,13 @@ class ReadSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     limit: int = 1000
 
 
+class CloseSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Close a conversation; closing it again is the same."""
+
+    session: str
+    reason: str = ""
+
+
 class SessionTurn(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a conversation."""
 
@@ -160,6 +167,13 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
     """Runs, newest first, and how far the projection has read: stream → sequence."""
 
     runs: tuple[RunRow, ...]
+    position: dict[str, int]
+
+
+class StateHash(msgspec.Struct, frozen=True, kw_only=True):
+    """Hash over a projection's canonical state, and how far it has read: stream → sequence."""
+
+    hash: str
     position: dict[str, int]
 
 

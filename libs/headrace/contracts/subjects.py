@@ -114,6 +114,10 @@ def order_filters(queue: str) -> tuple[str, str]:
     return (f"hr.evt.*.*.*.*.order.{queue}", f"hr.evt.*.*.*.*.decision.scheduled.{queue}")
 
 
+DECISIONS_ALL: Final = "hr.evt.*.*.*.*.decision.>"
+TOOLS_ALL: Final = "hr.tool.>"
+
+
 def end_filters() -> tuple[str, ...]:
     """Decisions that end work in flight; executors tail them."""
     return tuple(f"hr.evt.*.*.*.*.decision.{head}" for head in ("run-cancelling", "run-cancelled", "run-failed"))

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from headrace.contracts import codec, names, subjects
-from headrace.contracts.errors import HeadraceError, MalformedMessageError, UnavailableError
+from headrace.contracts import codec, ids, names, subjects
+from headrace.contracts.errors import HeadraceError, MalformedMessageError, TooLargeError, UnavailableError
 from headrace.contracts.failure import Failure
 from headrace.contracts.live import Reply, Request
 from headrace.runtime.eventlog import Bus, BusMessage, Subscription
@@ -28,7 +28,8 @@ T = TypeVar("T")
 IN_FLIGHT_MAX: Final = 256
 """Requests in work per service. Beyond it a request is refused at once: waiting would outlast the caller's
 deadline."""
-ANSWER_BYTES_MAX: Final = 1_000_000
+ID_CHARS_MAX: Final = 128
+ANSWER_BYTES_MAX: Final = 1_040_000
 """Just below the broker's default max_payload. A longer answer has pages."""
 
 
@@ -44,13 +45,6 @@ class ServiceError(HeadraceError):
     def failure(self) -> Failure:
         """The refusal as the service gave it."""
         return self.refusal
-
-
-class TooLargeError(HeadraceError):
-    """A request or its answer is over a limit; like HTTP 413."""
-
-    code = "too_large"
-    exit_code = names.EXIT_DATA
 
 
 async def call(
@@ -128,7 +122,7 @@ class Api:
     async def _answer(self, message: BusMessage, verb: str, answer: Verb) -> None:
         """One request, whatever comes of it, gets one answer; our own bugs too, and they are reported."""
         try:
-            request = codec.decode_as(Request, message.body)
+            request = _checked(codec.decode_as(Request, message.body))
             async with asyncio.timeout(names.REQUEST_DEADLINE_S):
                 data = codec.encode(await answer(request))
             if len(data) > ANSWER_BYTES_MAX:
@@ -152,3 +146,14 @@ class Api:
             await message.respond(codec.encode(reply))
         except UnavailableError as error:  # the caller has its own deadline and asks again with the same id
             log.warning("api.answer_lost", extra={"service": self._service, "why": str(error)})
+
+
+def _checked(request: Request) -> Request:
+    """The request; its tenant becomes part of subjects, so it must be a token."""
+    if not ids.TENANT_RE.fullmatch(request.tenant):
+        msg = f"tenant {request.tenant[:80]!r} must match {ids.TENANT_RE.pattern}"
+        raise MalformedMessageError(msg)
+    if not 1 <= len(request.id) <= ID_CHARS_MAX:
+        msg = f"a request id has 1 to {ID_CHARS_MAX} characters"
+        raise MalformedMessageError(msg)
+    return request
