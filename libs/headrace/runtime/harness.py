@@ -86,7 +86,7 @@ class Hosted:
         self._drain_s = drain_s
         self.phase: Phase = "starting"
         self._beat_s = clock.monotonic_s()
-        self._steady = False
+        self._steady = self._was_ready = False
         self._changing_since_s: float | None = None
         self.loop_lag_s = 0.0
 
@@ -184,11 +184,14 @@ class Hosted:
         """Note that the loop turns, and whether the service is fit to be given work."""
         now = self._beat_s = self._clock.monotonic_s()
         if self.phase == "catching-up" and self.service.caught_up:
-            self.phase, self._steady = "serving", True
+            self.phase = "serving"
             log.info("service.caught_up", extra={"service": self.service.name})
         fit = self._broker.connected and self.service.caught_up and self.service.ready
         if fit == self._steady:
             self._changing_since_s = None
+        elif fit and not self._was_ready:
+            self._steady = self._was_ready = True
+            log.info("service.ready", extra=self.describe())
         elif self._changing_since_s is None:
             self._changing_since_s = now
         elif now - self._changing_since_s >= READY_STEADY_S:

@@ -61,11 +61,11 @@ class Projection:
         tail = await self._open()
         try:
             while True:
-                for stored in await tail.batch(max_count=BATCH_MAX, wait_s=WAIT_S):
-                    self._fold(stored)
                 self.caught_up = self.caught_up or tail.caught_up
                 self._moved.set()
                 await self._clock.sleep(0)  # a long replay lets requests and beats through
+                for stored in await tail.batch(max_count=BATCH_MAX, wait_s=WAIT_S):
+                    self._fold(stored)
         finally:
             await tail.stop()
 

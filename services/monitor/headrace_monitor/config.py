@@ -11,3 +11,6 @@ class Config(Settings):
 
     runs_max: int = Field(default=RUNS_MAX, ge=100, le=10_000_000)
     """Rows kept in memory, about 1 KB each; older ended runs are found in the log alone."""
+    silent_s: float = Field(default=5.0, ge=1.5, le=600)
+    """Silence after which a process is shown as such, with an alert. Five beats of the slowest service; executors are
+    acted on much sooner, by the scheduler: this is for people."""

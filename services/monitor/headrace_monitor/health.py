@@ -10,9 +10,6 @@ from typing import Final
 
 from headrace.contracts.live import Beat, ServiceRow
 
-SILENT_S: Final = 5.0
-"""Five missed beats of the slowest service. Executors are acted on much sooner, by the scheduler; this is
-for people."""
 FORGET_S: Final = 600.0
 PROCESSES_MAX: Final = 1_000
 
@@ -55,12 +52,12 @@ def _change(beat: Beat) -> int:
     return len(beat.taken) - len(beat.finished)
 
 
-def fallen_silent(presences: Presences, *, now_s: float) -> Iterator[Process]:
+def fallen_silent(presences: Presences, *, now_s: float, silent_s: float) -> Iterator[Process]:
     """Processes that have been silent too long, each once. The caller raises the alert and sets `silent`."""
     return (
         process
         for process in presences.processes.values()
-        if not process.silent and now_s - process.heard_s >= SILENT_S
+        if not process.silent and now_s - process.heard_s >= silent_s
     )
 
 
@@ -72,13 +69,13 @@ def forget(presences: Presences, *, now_s: float) -> list[Process]:
     return gone
 
 
-def service_rows(presences: Presences, *, now_s: float) -> tuple[ServiceRow, ...]:
-    """Every process, by service and instance."""
+def service_rows(presences: Presences, *, now_s: float, silent_s: float) -> tuple[ServiceRow, ...]:
+    """Every process, by service and instance. One that is silent is not ready, whatever it said last."""
     rows = (
         ServiceRow(
             service=process.beat.service,
             instance=process.beat.instance,
-            ready=process.beat.ready and now_s - process.heard_s < SILENT_S,
+            ready=process.beat.ready and now_s - process.heard_s < silent_s,
             silent_ms=int((now_s - process.heard_s) * 1000),
             version=process.beat.version,
             lag=process.beat.lag,

@@ -150,7 +150,7 @@ class Monitor:
 
     def _look_for_silence(self) -> None:
         now_s = self._clock.monotonic_s()
-        for process in fallen_silent(self.presences, now_s=now_s):
+        for process in fallen_silent(self.presences, now_s=now_s, silent_s=self._config.silent_s):
             process.silent = True
             self._queue(decide.silent_alert(process.beat, **self._origin()))
         for process in forget(self.presences, now_s=now_s):
@@ -210,7 +210,9 @@ class Monitor:
         raise NotFoundError(msg)
 
     async def _services(self, request: Request) -> ServiceList:
-        return ServiceList(services=service_rows(self.presences, now_s=self._clock.monotonic_s()))
+        return ServiceList(
+            services=service_rows(self.presences, now_s=self._clock.monotonic_s(), silent_s=self._config.silent_s)
+        )
 
     async def _hash(self, request: Request) -> StateHash:
         await self._folded()

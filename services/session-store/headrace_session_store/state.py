@@ -1,7 +1,7 @@
 """A conversation: a fold of its own events. Pure: no clock, no random source, no IO."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -24,7 +24,7 @@ class Session:
 
     session: str = ""
     """Its name; empty before it is opened."""
-    labels: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     entries: tuple[Entry, ...] = ()
     closed: bool = False
     content_bytes: int = 0

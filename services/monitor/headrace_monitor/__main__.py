@@ -1,0 +1,50 @@
+"""Composition root: configuration in, adapters built, harness run. `python -m headrace_monitor`."""
+
+import os
+import sys
+from typing import Final
+
+from headrace.runtime.clock import SystemClock
+from headrace.runtime.config import load
+from headrace.runtime.entropy import SystemEntropy
+from headrace.runtime.harness import Options, run_process, serve
+from headrace.runtime.jetstream import connect
+from headrace.runtime.logging import configure
+from headrace.runtime.supervisor import Supervisor
+from headrace_monitor.config import Config
+from headrace_monitor.service import Monitor
+
+NAME: Final = "monitor"
+
+
+async def run() -> int:
+    """Serve until asked to stop; gives the exit code."""
+    config = load(Config, os.environ, service=NAME)
+    clock, entropy = SystemClock(), SystemEntropy()
+    instance = f"{NAME}-{entropy.bits(40):010x}"
+    configure(config.log_level, service=NAME, instance=instance)
+    broker = await connect(config.nats_url, name=NAME, creds=config.nats_creds or None, clock=clock)
+    try:
+        supervisor = Supervisor(clock)
+        service = Monitor(
+            broker,
+            supervisor,
+            clock=clock,
+            entropy=entropy,
+            instance=instance,
+            config=config,
+        )
+        options = Options(drain_s=config.drain_s, health_host=config.http_host, health_port=config.metrics_port)
+        return await serve(service, supervisor=supervisor, broker=broker, clock=clock, options=options)
+    finally:
+        await broker.close()
+
+
+def main() -> int:
+    """The exit code of the process."""
+    configure("info", service=NAME)
+    return run_process(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
