@@ -81,6 +81,8 @@ class _Program:
     path: tuple[str, ...] | None = None
     """Set when the expression is its only binding and these fields: no CEL is needed."""
     compiled: Any = None
+    constant: tuple[Any, ...] = ()
+    """Set, with one element, when the expression is a value written out."""
 
 
 def compile_expression(source: str, *, item_name: str = "item") -> Expression:
@@ -110,6 +112,12 @@ def _compiled(source: str) -> Expression:
         text = f"an expression of {len(source)} characters; at most {SOURCE_CHARS_MAX}"
         raise RefusedExpressionError(source[:80], (Fault((), 0, text),))
     return _path_expression(source) or _cel_expression(source)
+
+
+def constant_expression(value: Any) -> Expression:
+    """The expression that is a JSON value written out, such as a literal `foreach` list."""
+    source = as_text(value) if not isinstance(value, str) else as_text([value])[1:-1]
+    return _expression(source, _Program((), constant=(value,)), (), functions=set(), result_type="DYN")
 
 
 def _path_expression(source: str) -> Expression | None:
@@ -247,6 +255,8 @@ def evaluate(expression: Expression, values: Mapping[str, Any], *, files: FileRe
         ExpressionError: no value: `expr_eval`, `expr_cost`, `type_mismatch`.
     """
     program: _Program = expression.program
+    if program.constant:
+        return program.constant[0]
     if program.path is not None:
         return _at_path(expression, program.bindings[0], program.path, values)
     data = _scope(expression, program.bindings, values)

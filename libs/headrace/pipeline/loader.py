@@ -240,9 +240,7 @@ class _Walk:
                     self._value_done(closed.made)
             case yaml.AliasEvent():
                 self._count(event)
-                self.problem(
-                    event, "E1007", f"anchors are not allowed, and so are no aliases (`*{event.anchor}`)", _NO_ANCHORS
-                )
+                self.problem(event, "E1007", f"aliases are not allowed (`*{shown(event.anchor)[1:-1]}`)", _NO_ANCHORS)
                 self._put(event, None, is_text=True)
 
     def _properties(self, event: Any) -> None:

@@ -1,6 +1,6 @@
 """A definition, compiled once per digest: immutable, shared by all runs of that digest.
 
-`headrace.pipeline.compile.compile_plan(document)` makes it. Names become integers: a step of the `steps:` map is a node.
+`headrace.pipeline.compile.compile_plan(definition)` makes it. Names become integers: a step of `steps:` is a node.
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,11 @@ class Foreach:
 
     items: Expression
     item_name: str = "item"
+    """What the item is called in compiled expressions: always `item`, whatever `as:` says."""
     max_parallel: int = names.FOREACH_MAX_PARALLEL
     continue_on_error: bool = False
+    alias: str = "item"
+    """What `as:` calls the item, for people."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,8 +58,8 @@ class Node:
     """Those of `needs` that are only read optionally: when they are skipped, this step is not."""
     dependents: tuple[int, ...]
     spec: Template
-    """What the attempt is given: `with` of a tool, the fields of `llm`, the expressions of `transform`, `with` of a child,
-    `{for}` or `{until}` of a wait."""
+    """What the attempt is given: `with` of a tool, the fields of `llm`, the expressions of `transform`, `with` of a
+    child, `{for}` or `{until}` of a wait."""
     queue: str
     when: Expression | None = None
     foreach: Foreach | None = None
@@ -71,6 +74,7 @@ class Node:
     workspace: bool = False
     artifacts: tuple[str, ...] = ()
     priority: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)

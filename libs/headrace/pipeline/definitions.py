@@ -1,0 +1,91 @@
+"""A definition: a pipeline's document with the child files it names, as one JSON value with a digest.
+
+    {"files": {"./sub/child.yaml": {...}}, "main": {...}}
+
+The keys of `files` are paths relative to the main file's folder. The bytes are JSON with sorted keys and numbers as
+they were read (1.0 stays a float, which RFC 8785 would not keep), and the digest is the sha256 of exactly these bytes, so
+that a stored definition proves itself. A child file is a definition of its own: its document, and of `files` those that
+it names, with paths relative to its own folder. A parent names its children by their digests, which are the same
+whether the child is deployed alone or inside.
+"""
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from headrace.contracts.canonical import sha256_hex
+from headrace.contracts.codec import encode_value
+from headrace.contracts.errors import DataError
+
+
+@dataclass(slots=True, frozen=True)
+class Definition:
+    """A document and its files, decoded. Immutable."""
+
+    main: Mapping[str, Any]
+    files: Mapping[str, Any] = field(default_factory=dict)
+
+    def encoded(self) -> bytes:
+        """The stored form."""
+        return encode_value({"files": self.files, "main": self.main})
+
+    def digest(self) -> str:
+        """sha256 of the stored form, lower-case hex."""
+        return sha256_hex(self.encoded())
+
+    def child(self, reference: str) -> "Definition":
+        """The definition that `./file.yaml` in this one's main document names.
+
+        Raises:
+            KeyError: the definition does not hold that file.
+        """
+        key = file_key(reference)
+        reachable = dict[str, Any]()
+        folder = posixpath.dirname(key)
+        pending = [(folder, self.files[key])]
+        while pending:
+            base, document = pending.pop()
+            for named in child_files(document):
+                whole = file_key(posixpath.join(base, named))
+                short = "./" + posixpath.relpath(whole, folder)
+                if short not in reachable:
+                    reachable[short] = self.files[whole]
+                    pending.append((posixpath.dirname(whole), self.files[whole]))
+        return Definition(self.files[key], reachable)
+
+
+def file_key(reference: str) -> str:
+    """The key under which a file stands: `./`, then a normalised path."""
+    return "./" + posixpath.normpath(reference)
+
+
+def is_file(reference: str) -> bool:
+    """Whether a `pipeline:` value names a file, not a registered definition."""
+    return reference.startswith((".", "/", "~")) or reference.endswith((".yaml", ".yml"))
+
+
+def child_files(document: Any) -> Iterator[str]:
+    """The files that a document's `pipeline` steps name, as written. Survives any JSON value."""
+    steps = document.get("steps") if isinstance(document, dict) else None
+    for body in steps.values() if isinstance(steps, dict) else ():
+        reference = body.get("pipeline") if isinstance(body, dict) else None
+        if isinstance(reference, str) and is_file(reference):
+            yield reference
+
+
+def decode_definition(data: bytes) -> Definition:
+    """The definition in stored bytes.
+
+    Raises:
+        DataError: the bytes are something else.
+    """
+    try:
+        raw = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise DataError(f"not a definition: {error}") from error
+    if not isinstance(raw, dict) or set(raw) != {"main", "files"} or not isinstance(raw["files"], dict):
+        raise DataError("not a definition: expected `main` and `files`")
+    return Definition(raw["main"], raw["files"])
