@@ -418,6 +418,8 @@ class _TemplateCompiler:
         except scanner.UnclosedExpressionError as error:
             self.faults.append(Fault(path, error.start, str(error)))
             return _Constant(text), text
+        if [piece.is_expression for piece in pieces if piece.is_expression or piece.text.strip()] == [True]:
+            pieces = [piece for piece in pieces if piece.is_expression]  # blanks around a lone expression are layout
         parts: list[str | Expression] = []
         sources: list[str] = []
         for piece in pieces:

@@ -211,7 +211,8 @@ class _Walk:
             self._too_deep()
             return
         what = ", ".join(part for part in (error.problem, error.context) if part)
-        self.problems.append(Problem(self.file, line + 1, column + 1, "E1006", f"not YAML: {what}"))
+        hint = _QUOTE if 0 <= line < len(lines) and "${{" in lines[line] else ""
+        self.problems.append(Problem(self.file, line + 1, column + 1, "E1006", f"not YAML: {what}", hint))
 
     def _too_deep(self) -> None:
         """The parser looked 1,000 brackets ahead before the first event; find the one that is too many."""
@@ -368,4 +369,5 @@ class _Walk:
             parent.made.append(value)
 
 
+_QUOTE: Final = "quote the value, or put it below `|`: an expression may hold `: ` or `#`"
 _NO_ANCHORS: Final = "write the value out; constants belong in `vars`"
