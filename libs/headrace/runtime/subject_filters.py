@@ -1,0 +1,38 @@
+"""Subject filters with the broker's wildcards: `*` is one token, `>` is one or more at the end. Pure."""
+
+import re
+from collections.abc import Sequence
+from itertools import zip_longest
+
+
+def filter_regex(filters: Sequence[str]) -> re.Pattern[str]:
+    """A pattern whose `fullmatch` says whether a subject matches any of the filters; without filters all do."""
+    parts = []
+    for one in filters:
+        tokens = one.split(".")
+        parts.append(r"\.".join({"*": r"[^.]+", ">": r".+"}.get(token, re.escape(token)) for token in tokens))
+    return re.compile("|".join(f"(?:{part})" for part in parts) or r".+")
+
+
+def common_filter(filters: Sequence[str]) -> str:
+    """The narrowest single filter that takes everything that the filters take."""
+    common: list[str] = []
+    for column in zip_longest(*(one.split(".") for one in filters)):
+        if None in column:  # one filter ends here and another goes on: only `>` one token earlier takes both
+            return ".".join([*common[:-1], ">"])
+        if ">" in column:
+            return ".".join([*common, ">"])
+        common.append(column[0] if len(set(column)) == 1 else "*")
+    return ".".join(common) or ">"
+
+
+def overlap(one: str, other: str) -> bool:
+    """Does some subject match both filters?"""
+    for mine, theirs in zip_longest(one.split("."), other.split(".")):
+        if mine is None or theirs is None:
+            return False
+        if ">" in (mine, theirs):
+            return True
+        if mine != theirs and "*" not in (mine, theirs):
+            return False
+    return True
