@@ -37,11 +37,17 @@ READ_STALL_S: Final = names.PUBLISH_DEADLINE_S
 
 
 class JetStreamTail:
-    """See eventlog.Tail. One task reads it."""
+    """See eventlog.Tail. One task reads it.
+
+    Args:
+        ends: Ask for what was stored when it began and for nothing more: the server would search the rest of the
+            stream for another match before it does anything else for this consumer.
+    """
 
     def __init__(
-        self, link: Link, stream: str, filters: Sequence[str], *, start_seq: int, last_per_subject: bool
-    ) -> None:
+        self, link: Link, stream: str, filters: Sequence[str], *, start_seq: int, last_per_subject: bool = False,
+        ends: bool = False,
+    ) -> None:  # fmt: skip
         self._link, self._stream, self._filters = link, stream, tuple(filters)
         self._newest_first_pass = last_per_subject
         self._several = len(self._filters) > 1
@@ -55,6 +61,7 @@ class JetStreamTail:
         self._consumer = ""
         self._consumer_seq = 0
         self._puller: Puller | None = None
+        self._ends = ends
         self._broken = True
         self._began = False
         self._stopped = False
@@ -104,23 +111,34 @@ class JetStreamTail:
                 if now_s >= self._next_rebuild_s:
                     await self._rebuild_within(max(left_s, REBUILD_PAUSE_S))
                 left_s = min(left_s, REBUILD_PAUSE_S) if self._broken else deadline_s - self._loop.time()
-            if deadline_s <= self._loop.time():
+            if deadline_s <= self._loop.time() or (self._ends and self.caught_up):
                 return []
             await self._wait(left_s)
         return self._hand_out(max_count)
 
     async def stop(self) -> None:
         """See eventlog.Tail."""
+        if self._end():
+            try:
+                await self._link.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
+            except RetryableError:
+                return  # gone already, or the server removes it after INACTIVE_S
+
+    def abandon(self) -> None:
+        """Stop without waiting for the server to say so."""
+        if self._end() and self._link.connected:
+            delete = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}"
+            self._link.send(delete, b"", reply=self._link.new_inbox())
+
+    def _end(self) -> bool:
+        """False when it had ended before."""
         if self._stopped:
-            return
+            return False
         self._stopped = True
         self._link.detach(self)
         if self._puller is not None:
             self._puller.stop()
-        try:
-            await self._link.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
-        except RetryableError:
-            return  # gone already, or the server removes it after INACTIVE_S
+        return True
 
     def link_down(self) -> None:
         """What was under way is lost: read again from the last sequence received."""
@@ -245,6 +263,8 @@ class JetStreamTail:
         if self._puller is None or self._broken:
             return
         room = WINDOW_MESSAGES - len(self._buffer) - self._puller.outstanding
+        if self._ends:
+            room = min(room, self.owed - len(self._buffer) - self._puller.outstanding)
         if room >= WINDOW_MESSAGES // 2 or (room > 0 and not self._puller.outstanding and not self._buffer):
             self._puller.ask(room, bytes_max=WINDOW_BYTES)
 
@@ -318,7 +338,7 @@ async def read_finite(
 
     Raises: UnavailableError: nothing arrived for READ_STALL_S though something is still to come.
     """
-    tail = JetStreamTail(link, stream, filters, start_seq=start_seq, last_per_subject=False)
+    tail = JetStreamTail(link, stream, filters, start_seq=start_seq, ends=True)
     state = (await link.api(f"STREAM.INFO.{stream}"))["state"]
     await tail.begin()
     try:
@@ -332,4 +352,4 @@ async def read_finite(
                     return
                 yield stored
     finally:
-        await tail.stop()
+        tail.abandon()
