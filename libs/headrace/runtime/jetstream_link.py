@@ -331,7 +331,8 @@ class Link:
         if not self._up:
             return
         self._up = False
-        log.warning("broker.disconnected")
+        if not self._closing:
+            log.warning("broker.disconnected")
         for future, asked in tuple(self._asked.values()):
             if not future.done():
                 future.set_exception(UnavailableError(f"{asked}: the connection was lost"))
