@@ -15,7 +15,7 @@ from cel_expr_python.ext import ext_math, ext_optional
 
 from headrace.contracts import names
 from headrace.contracts.errors import ExpressionError
-from headrace.pipeline import functions
+from headrace.pipeline import collecting, functions
 from headrace.pipeline.functions import INT_MAX, INT_MIN, kind_of
 
 ROOTS: Final = ("inputs", "vars", "steps", "item", "index", "run", "event")
@@ -58,12 +58,14 @@ _FUNCTIONS: Final[tuple[_Row, ...]] = (
     ("values", functions.values, _LIST, (_DYN,)),
     ("merge", functions.merge, _MAP, (_DYN, _DYN)),
     ("sha256", functions.sha256, _TEXT, (_TEXT,)),
-    ("_ordered", functions.ordered, _LIST, (_DYN,)),
+    ("_mark", collecting.mark, _LIST, (_DYN, _INT)),
+    ("_push", collecting.push, cel.Type.BOOL, (_INT, _DYN)),
+    ("_take", collecting.take, _LIST, (cel.Type.BOOL, _INT)),
 )
 _COALESCE_MAX: Final = 6
 FUNCTION_NAMES: Final = tuple(
     dict.fromkeys(
-        [*(row[0] for row in _FUNCTIONS if row[0] != "_ordered"), "coalesce", "file", *_BUILT_IN, *_UNIQUE_MACROS]
+        [*(row[0] for row in _FUNCTIONS if row[0][0] != "_"), "coalesce", "file", *_BUILT_IN, *_UNIQUE_MACROS]
     )
 )
 """For "did you mean"."""
@@ -127,7 +129,7 @@ def _error_text(text: str) -> str:
     message = message or text
     if "No matching overloads found" in message and "double" in message and "int64" in message:
         return f"{message}; integers and doubles don't mix: write `double(x)`"
-    return message
+    return "a condition inside it is not true or false" if "<jump_condition>" in message else message
 
 
 class _Plain:

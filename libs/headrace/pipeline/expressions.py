@@ -2,8 +2,8 @@
 
 Three facts about the library shape this file. A failed evaluation is a value of type ERROR, not an exception, so the
 type is looked at every time. Data is converted whole, so only the paths that an expression names are handed over,
-and an expression that *is* a path never enters CEL. Maps iterate in an order that differs by process, so `map` and
-`filter` over what may be a map run over its sorted keys, and maps in results are sorted.
+and an expression that *is* a path never enters CEL. Maps iterate in an order that differs by process, and `map` and
+`filter` take quadratic time, so these two are rewritten (`collecting`) and maps in results are sorted.
 
 Step ids with `-` are written `steps["my-step"].output`: `-` is subtraction in CEL, and rewriting would guess.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace.contracts.errors import ExpressionError
-from headrace.pipeline import cel_library, scanner
+from headrace.pipeline import cel_library, collecting, scanner
 from headrace.pipeline.cel_library import RESERVED, ROOTS, environment
 from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of, without_code
 from headrace.pipeline.functions import as_text, kind_of
@@ -24,7 +24,10 @@ from headrace.pipeline.references import Analysis, Reference, TooManyNodesError,
 
 SOURCE_CHARS_MAX: Final = 16_384
 """500 nodes of generous names; text belongs in `vars` or around the expression."""
+DOUBLINGS_MAX: Final = 4
+"""The library's macros `optMap` and `optFlatMap` copy what stands before them: twenty in a row fill any memory."""
 STEP_ATTRIBUTES: Final = ("output", "status", "attempts", "error", "usage")
+_DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
 _PATH = re.compile(r"\s*([a-z]+)((?:\.[A-Za-z_]\w*|\[(?:\"[^\"\\]*\"|'[^'\\]*')\])*)\s*", re.ASCII)
 _PATH_STEP = re.compile(r"\.(\w+)|\[[\"']([^\"']*)[\"']\]", re.ASCII)
 
@@ -81,6 +84,8 @@ class _Program:
     path: tuple[str, ...] | None = None
     """Set when the expression is its only binding and these fields: no CEL is needed."""
     compiled: Any = None
+    collects: bool = False
+    """Makes lists by `map` or `filter`."""
     constant: tuple[Any, ...] = ()
     """Set, with one element, when the expression is a value written out."""
 
@@ -95,12 +100,8 @@ def compile_expression(source: str, *, item_name: str = "item") -> Expression:
         RefusedExpressionError: an ExpressionError; its text has line and column inside the source.
     """
     if item_name != "item":
-        used = scanner.names_used(source)
-        if "item" in used and item_name in used:
-            offset = re.search(r"\bitem\b", source)
-            fault = Fault(
-                (), offset.start() if offset else 0, "`item` is not known here", f"it is called `{item_name}`"
-            )
+        if scanner.renamed(source, "item", "item_") != source:
+            fault = Fault((), source.index("item"), "`item` is not known here", f"it is called `{item_name}`")
             raise RefusedExpressionError(source, (fault,))
         source = scanner.renamed(source, item_name, "item")
     return _compiled(source)
@@ -111,6 +112,9 @@ def _compiled(source: str) -> Expression:
     if len(source) > SOURCE_CHARS_MAX:
         text = f"an expression of {len(source)} characters; at most {SOURCE_CHARS_MAX}"
         raise RefusedExpressionError(source[:80], (Fault((), 0, text),))
+    if len(_DOUBLING.findall(source)) > DOUBLINGS_MAX:
+        text = f"more than {DOUBLINGS_MAX} of `optMap` and `optFlatMap`"
+        raise RefusedExpressionError(source[:80], (Fault((), 0, text, "each of them doubles the expression"),))
     return _path_expression(source) or _cel_expression(source)
 
 
@@ -146,9 +150,9 @@ def _cel_expression(source: str) -> Expression:
     if "optional_type" in result_type:
         fault = Fault((), 0, "the result is an optional value", "end it with `.orValue(…)`")
         raise RefusedExpressionError(source, (fault,))
-    if analysis.needs_order:
-        compiled = _checked(scanner.with_ordered_ranges(source), source)
-    program = _Program(bindings, compiled=compiled)
+    if analysis.makes_list:
+        compiled = _checked(scanner.with_collected_lists(source), source)
+    program = _Program(bindings, compiled=compiled, collects=analysis.makes_list)
     made = _expression(source, program, tuple(analysis.references), analysis.functions, result_type)
     _check_constant(made, analysis)
     return made
@@ -260,14 +264,21 @@ def evaluate(expression: Expression, values: Mapping[str, Any], *, files: FileRe
     if program.path is not None:
         return _at_path(expression, program.bindings[0], program.path, values)
     data = _scope(expression, program.bindings, values)
+    if program.collects:
+        collecting.begin()
     if expression.uses_files:
         return _evaluate_with_files(expression, data, files)
     try:
         return cel_library.plain(program.compiled.eval(data=data))
     except ExpressionError as error:
-        raise ExpressionError(f"{_short(expression)}: {error}", code=error.own_code) from error
+        raise _placed(expression, error) from error
     except (RuntimeError, TypeError, SystemError) as error:
         raise _run_time_error(expression, str(error)) from error
+
+
+def _placed(expression: Expression, error: ExpressionError) -> ExpressionError:
+    code = "expr_cost" if collecting.OVER_BUDGET in str(error) else error.own_code
+    return ExpressionError(f"{_short(expression)}: {error}", code=code)
 
 
 def _evaluate_with_files(expression: Expression, data: dict[str, Any], files: FileReader | None) -> Any:
@@ -281,7 +292,7 @@ def _evaluate_with_files(expression: Expression, data: dict[str, Any], files: Fi
         if failures:
             raise failures[0] from None  # the reader's own error has the code; CEL kept only its text
         if isinstance(error, ExpressionError):
-            raise ExpressionError(f"{_short(expression)}: {error}", code=error.own_code) from error
+            raise _placed(expression, error) from error
         raise _run_time_error(expression, str(error)) from error
 
 

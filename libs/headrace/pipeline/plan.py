@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.contracts import names
+from headrace.contracts.events import TriggerSpec
 from headrace.pipeline.expressions import Expression, Template
 
 
@@ -75,6 +76,8 @@ class Node:
     artifacts: tuple[str, ...] = ()
     priority: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    triggers: tuple[TriggerSpec, ...] = ()
+    """Events that start the pipeline once its definition is armed."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -94,6 +97,8 @@ class Plan:
     max_parallel: int = names.RUN_MAX_PARALLEL
     workspace: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    triggers: tuple[TriggerSpec, ...] = ()
+    """Events that start the pipeline once its definition is armed."""
 
 
 def node_of(plan: Plan, path: str) -> Node:

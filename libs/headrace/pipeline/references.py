@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _CONST, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = 3, 4, 5, 6, 7, 8, 9
-_TYPE_LIST = 6
 NODES_MAX = 500
 """Syntax nodes in one expression, macros expanded: more is a program, and belongs in a tool."""
+
+
+GROWTH_MAX = 256
+"""By how much an expression may multiply its data: `.map(v, v + v)` doubles it, and twenty of them end the process."""
 
 
 class TooManyNodesError(ValueError):
@@ -31,12 +34,13 @@ class Reference:
 
 @dataclass(slots=True)
 class Analysis:
-    """References in order of appearance, functions called, and whether a list is made by running over a map."""
+    """References in order of appearance, functions called, and whether `map` or `filter` make a list."""
 
     references: list[Reference] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
-    needs_order: bool = False
+    makes_list: bool = False
     nodes: int = 0
+    growth: int = 1
 
 
 Wire = list[tuple[int, "int | bytes"]]
@@ -98,31 +102,22 @@ def analyse(serialized: bytes) -> Analysis:
     """
     checked = _wire(_first(_wire(serialized), 2))
     analysis = Analysis()
-    _Walker(analysis, checked).visit(_first(checked, 4), frozenset())
+    _Walker(analysis).visit(_first(checked, 4), frozenset())
     return analysis
 
 
-def _lists_in(checked: Wire) -> set[int]:
-    """The ids of the nodes whose static type is a list."""
-    lists: set[int] = set()
-    for entry in _all(checked, 3):
-        pair = _wire(entry)
-        kind = _wire(_first(pair, 2))
-        if kind and kind[0][0] == _TYPE_LIST:
-            lists.add(next((value for number, value in pair if number == 1 and isinstance(value, int)), 0))
-    return lists
-
-
 class _Walker:
-    def __init__(self, analysis: Analysis, checked: Wire) -> None:
-        self.analysis, self.checked = analysis, checked
+    def __init__(self, analysis: Analysis, *, measures_growth: bool = True) -> None:
+        self.analysis, self.measures_growth = analysis, measures_growth
+        self.uses: list[tuple[str, tuple[str, ...]]] = []
+        """Variables of comprehensions, with the fields that follow."""
 
     def visit(self, expr: bytes, bound: frozenset[str]) -> None:
         """Add what the expression below reads; `bound` are the variables of the comprehensions around."""
         fields = _wire(expr)
-        reference = self._reference(fields, bound)
-        if reference is not None:
-            self.analysis.references.append(reference)
+        if not any(isinstance(value, bytes) for _, value in fields):
+            return
+        if self._variable(fields, bound):
             return
         self._count()
         for number, value in fields:
@@ -156,16 +151,27 @@ class _Walker:
     def _comprehension(self, parts: Wire, bound: frozenset[str]) -> None:
         range_expr = _first(parts, 2)
         makes_list = any(number == _LIST for number, _ in _wire(_first(parts, 4)))
-        range_id = next((value for number, value in _wire(range_expr) if number == 2), 0)
-        if makes_list and not self.analysis.needs_order and range_id not in _lists_in(self.checked):
-            self.analysis.needs_order = True
+        self.analysis.makes_list |= makes_list
         self.visit(range_expr, bound)
-        inside = bound | {_text(parts, 1), _text(parts, 3), _text(parts, 8)}
+        variable = _text(parts, 1)
+        inside = bound | {variable, _text(parts, 3), _text(parts, 8)}
         for number in (4, 5, 6, 7):
             self.visit(_first(parts, number), inside)
+        if makes_list and self.measures_growth:
+            self._grow(variable, _element(_first(parts, 6)), inside)
 
-    def _reference(self, fields: Wire, bound: frozenset[str]) -> Reference | None:
-        """The variable with constant fields that this expression is, or None. Walks down from the last field."""
+    def _grow(self, variable: str, element: bytes, bound: frozenset[str]) -> None:
+        """Multiply the growth by how often the same part of an item stands in what is made of it."""
+        inner = _Walker(Analysis(), measures_growth=False)
+        inner.visit(element, bound)
+        paths = [path for name, path in inner.uses if name == variable]
+        copies = max((sum(path[: len(other)] == other for other in paths) for path in set(paths)), default=1)
+        self.analysis.growth *= max(1, copies)
+        if self.analysis.growth > GROWTH_MAX:
+            raise TooManyNodesError(f"it multiplies its data more than {GROWTH_MAX} times")
+
+    def _variable(self, fields: Wire, bound: frozenset[str]) -> bool:
+        """Note the variable with constant fields that this expression is, if it is. Walks down from the last field."""
         steps: list[tuple[str, bool]] = []
         computed: list[bytes] = []
         length = 0
@@ -184,7 +190,7 @@ class _Walker:
                 fields = _wire(_first(inner, 1))
                 continue
             if number != _CALL or _text(inner, 2) not in ("_[_]", "_?._", "_[?_]"):
-                return None
+                return False
             target, key = _all(inner, 3)
             constant = _constant_text(key)
             if constant is None:
@@ -194,14 +200,27 @@ class _Walker:
                 steps.append((constant, _text(inner, 2) != "_[_]"))
             fields = _wire(target)
         name = _text(inner, 1)
-        if name in bound:
-            return None
         self._count(length)
         for key in computed:
             self.visit(key, bound)
         steps.reverse()
+        path = tuple(step for step, _ in steps)
+        if name in bound:
+            self.uses.append((name, path))
+            return True
         optional_from = next((index for index, (_, optional) in enumerate(steps) if optional), len(steps))
-        return Reference(name, tuple(step for step, _ in steps), optional_from, bool(computed))
+        self.analysis.references.append(Reference(name, path, optional_from, bool(computed)))
+        return True
+
+
+def _element(loop_step: bytes) -> bytes:
+    """What `map` and `filter` add to their list: `accu + [element]`, perhaps under a condition."""
+    call = _wire(_first(_wire(loop_step), _CALL))
+    arguments = [*_all(call, 3)]
+    if _text(call, 2) == "_?_:_":
+        return _element(arguments[1])
+    listed = _wire(_first(_wire(arguments[1]), _LIST)) if len(arguments) == 2 else []
+    return _first(listed, 1)
 
 
 def _constant_text(expr: bytes) -> str | None:

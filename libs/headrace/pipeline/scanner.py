@@ -112,18 +112,60 @@ def _is_select(listed: list[Token], index: int) -> bool:
     return index > 1 and listed[index - 2].text == "." and listed[index - 2].start + 1 == listed[index - 1].start
 
 
-def with_ordered_ranges(source: str) -> str:
-    """The expression with `._ordered()` before every `.map(` and `.filter(`."""
+def with_collected_lists(source: str) -> str:
+    """The expression with `map` and `filter` done in linear time and in a fixed order.
+
+    `x.map(v, e)` becomes `x._mark(7).all(v, _push(7, e))._take(7)`, and `x.filter(v, c)` the same with
+    `(c) ? _push(7, v) : true` inside; see `collecting`. The expression compiles, so brackets match and arguments fit.
+    """
     listed = [token for token in tokens(source) if token.kind != "space"]
+    edits: list[tuple[int, int, int, str]] = []
+    for index in range(len(listed) - 2):
+        dot, name, bracket = listed[index : index + 3]
+        if dot.text == "." and name.text in ("map", "filter") and bracket.text == "(":
+            edits += _collected(source, listed, index)
     parts: list[str] = []
     at = 0
-    for dot, name, bracket in zip(listed, listed[1:], listed[2:], strict=False):
-        if dot.text == "." and name.text in ("map", "filter") and bracket.text == "(":
-            parts.append(source[at : dot.start] + "._ordered()")
-            at = dot.start
+    for start, _, length, text in sorted(edits):
+        parts.append(source[at:start] + text)
+        at = start + length
     return "".join(parts) + source[at:]
 
 
-def names_used(source: str) -> set[str]:
-    """Every name in the expression, fields and functions included; text in strings is not."""
-    return {token.text for token in tokens(source) if token.kind == "name"}
+def _collected(source: str, listed: list[Token], index: int) -> list[tuple[int, int, int, str]]:
+    """Edits (offset, rank, deleted, inserted) for one macro. At one offset, what ends the inner macro comes first."""
+    dot, name = listed[index], listed[index + 1]
+    commas, end = _arguments(listed, index + 2)
+    number = dot.start
+    if not commas:
+        return []
+    variable = source[listed[index + 2].start + 1 : commas[0]].strip()
+    edits = [
+        (dot.start, 0, 0, f"._mark({number})"),
+        (name.start, 0, len(name.text), "all"),
+        (end + 1, -index, 0, f"._take({number})"),
+    ]
+    if name.text == "filter":
+        edits += [(commas[0] + 1, 0, 0, " ("), (end, -index, 0, f") ? _push({number}, {variable}) : true")]
+    elif len(commas) == 1:
+        edits += [(commas[0] + 1, 0, 0, f" _push({number}, "), (end, -index, 0, ")")]
+    else:
+        edits += [(commas[0] + 1, 0, 0, " ("), (commas[1], -index, 1, f") ? _push({number}, ")]
+        edits.append((end, -index, 0, ") : true"))
+    return edits
+
+
+def _arguments(listed: list[Token], opening: int) -> tuple[list[int], int]:
+    """Offsets of the commas between a call's arguments, and of its closing bracket."""
+    depth = 0
+    commas: list[int] = []
+    for token in listed[opening:]:
+        if token.text in ("(", "[", "{"):
+            depth += 1
+        elif token.text in (")", "]", "}"):
+            depth -= 1
+            if depth == 0:
+                return commas, token.start
+        elif token.text == "," and depth == 1:
+            commas.append(token.start)
+    return [], listed[-1].start
