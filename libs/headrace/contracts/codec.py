@@ -131,5 +131,3 @@ def encode_value(value: Any) -> bytes:
 def plain(raw: msgspec.Raw) -> Any:
     """The Python value of raw JSON."""
     return _any.decode(raw)
-
-

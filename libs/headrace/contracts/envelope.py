@@ -47,6 +47,8 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int = 0
     form: str = "json"
     index: int = -1
+    count: int = -1
+    """How many elements a list behind `ref` has; −1 when it is no list or nobody counted."""
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,6 +9,7 @@ from headrace.contracts.canonical import blake2b_hex, canonical_json, sha256_hex
 TENANT_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 RUN_RE: Final = re.compile(r"[A-Za-z0-9-]{1,64}(?:_[a-z0-9]{16})*")
 CLIENT_RUN_RE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+COMMAND_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME_RE: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -39,6 +40,13 @@ def child_run_id(parent: str, path: str) -> str:
 def run_id_of_command(command_id: str) -> str:
     """A run id for a start that named none: the command's own id where it fits, else a hash of it."""
     if CLIENT_RUN_RE.fullmatch(command_id):
+        return command_id
+    return blake2b_hex(command_id.encode())
+
+
+def command_token(command_id: str) -> str:
+    """A command's id as a subject token: itself where it fits, else a hash of it."""
+    if COMMAND_RE.fullmatch(command_id):
         return command_id
     return blake2b_hex(command_id.encode())
 

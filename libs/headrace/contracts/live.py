@@ -1,6 +1,5 @@
 """What is said on core NATS and never stored: presence, revocations, requests and replies."""
 
-
 import msgspec
 
 from headrace.contracts.events import ToolSpec
@@ -199,5 +198,3 @@ class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
 
 class Empty(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing to say."""
-
-

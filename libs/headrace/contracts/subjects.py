@@ -17,7 +17,7 @@
 
 from typing import Final, NamedTuple
 
-from headrace.contracts.ids import partition_of, root_of
+from headrace.contracts.ids import command_token, partition_of, root_of
 
 RUNS: Final = "HR_RUNS"
 COMMANDS: Final = "HR_COMMANDS"
@@ -128,6 +128,8 @@ def order_consumer(queue: str) -> str:
     return f"EXEC-{queue}"
 
 
+DECISIONS_ALL: Final = "hr.evt.*.*.*.*.decision.>"
+TOOLS_ALL: Final = "hr.tool.>"
 INTAKE_CONSUMER: Final = "INTAKE"
 TRIGGER_CONSUMER: Final = "TRIGGERS"
 
@@ -139,7 +141,7 @@ def command(tenant: str, verb: str) -> str:
 
 def outcome(tenant: str, command_id: str) -> str:
     """Where a command's answer lies."""
-    return f"hr.outcome.{tenant}.{command_id}"
+    return f"hr.outcome.{tenant}.{command_token(command_id)}"
 
 
 def trigger(tenant: str, name: str) -> str:

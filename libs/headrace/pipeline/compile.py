@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from headrace.contracts import names
 from headrace.contracts.errors import NotFoundError
-from headrace.contracts.events import ToolSpec
+from headrace.contracts.events import ToolSpec, TriggerSpec
 from headrace.pipeline.definitions import Definition, decode_definition, is_file
 from headrace.pipeline.durations import parse_duration_ms
 from headrace.pipeline.graph import Checked, CheckedStep, check_graph
@@ -91,6 +91,10 @@ def plan_of(definition: Definition, checked: Checked, catalogue: Mapping[str, To
         max_parallel=limits.get("max_parallel", names.RUN_MAX_PARALLEL),
         workspace=document.get("workspace", any(node.workspace for node in nodes)),
         labels=document.get("labels", {}),
+        triggers=tuple(
+            TriggerSpec(event=given["event"], when=given.get("when", ""), inputs=given.get("inputs", {}))
+            for given in document.get("triggers", ())
+        ),
     )
 
 

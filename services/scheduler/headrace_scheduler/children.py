@@ -1,6 +1,7 @@
 """Child runs: started, stopped and reported by the owner of the partition that parent and child share.
 
-Everything here derives from state, so that a crash needs no repair: what is missing is published again under the same id.
+Everything here derives from state, so that a crash needs no repair: what is missing is published again under
+the same id.
 """
 
 import logging

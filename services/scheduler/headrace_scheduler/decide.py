@@ -1,15 +1,21 @@
 """What follows from a run's state: the events that are still missing, as one decision.
 
-Pure, and it only reads: events are tried on a draft. Run it twice, or in two processes, and the log is the same, because the
-broker takes one decision a version and every reader ignores any other.
+Pure, and it only reads: events are tried on a draft. Run it twice, or in two processes, and the log is the
+same, because the broker takes one decision a version and every reader ignores any other.
 
-Order of the questions: what was asked (cancel, pause, resume) → deadlines → reports → timers → what may start → is it over?
+Order of the questions: what was asked (cancel, pause, resume) → deadlines → reports → timers → what may start →
+is it over?
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from headrace.contracts import events as ev
+from headrace.contracts.envelope import Value
+from headrace.contracts.errors import ExpressionError
+from headrace.contracts.failure import Failure
+from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler import starting
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import (
@@ -21,12 +27,6 @@ from headrace_scheduler.orders import (
 )
 from headrace_scheduler.retry import retry_delay_ms
 from headrace_scheduler.state import CHILD, FANNED, RUNNING, SLEEPING, Inst, Run
-
-from headrace.contracts import events as ev
-from headrace.contracts.envelope import Value
-from headrace.contracts.errors import ExpressionError
-from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import Plan, node_of
 
 CANCEL_GRACE_MS: Final = 10_000
 """How long a cancelled run waits for its children to say that they stopped."""
@@ -136,7 +136,7 @@ def _step_deadline_ms(inst: Inst, plan: Plan) -> int:
     return inst.first_ms + node_of(plan, inst.path).deadline_ms
 
 
-# --- what was asked ----------------------------------------------------------------------------------------------------
+# --- what was asked ----------------------------------------------------------------------------
 
 
 def _settle_controls(writer: Writer) -> None:
@@ -175,7 +175,7 @@ def fail_run(writer: Writer, failure: Failure, *, path: str) -> None:
     writer.emit(ev.RunFailed(failure=failure, path=path))
 
 
-# --- what was heard ----------------------------------------------------------------------------------------------------
+# --- what was heard ----------------------------------------------------------------------------
 
 
 def _settle_reports(writer: Writer) -> None:
@@ -189,18 +189,12 @@ def _settle_reports(writer: Writer) -> None:
         if inst.status == CHILD:
             status = "completed" if report.failure is None else "failed"
             writer.emit(
-                ev.ChildEnded(
-                    path=path, attempt=inst.attempt, child=inst.child, status=status, failure=report.failure
-                )
+                ev.ChildEnded(path=path, attempt=inst.attempt, child=inst.child, status=status, failure=report.failure)
             )
         if report.deferred:
             due_ms = max(writer.now_ms, report.deferred_ms)
-            reason = Failure(
-                code=report.deferred, message="the executor could not run it yet", retryable=True
-            )
-            writer.emit(
-                ev.TimerSet(path=path, timer="deferred", due_ms=due_ms, attempt=inst.attempt, failure=reason)
-            )
+            reason = Failure(code=report.deferred, message="the executor could not run it yet", retryable=True)
+            writer.emit(ev.TimerSet(path=path, timer="deferred", due_ms=due_ms, attempt=inst.attempt, failure=reason))
         elif report.failure is not None:
             fail_attempt(writer, inst, report.failure)
         else:
@@ -243,15 +237,13 @@ def fail_attempt(writer: Writer, inst: Inst, failure: Failure) -> None:
             )
         )
         return
-    writer.emit(
-        ev.StepFailed(path=path, attempt=inst.attempt, failure=failure, tolerated=writer.tolerates(path))
-    )
+    writer.emit(ev.StepFailed(path=path, attempt=inst.attempt, failure=failure, tolerated=writer.tolerates(path)))
     if "?" in path:
         owner = path.split("?", 1)[0]
         writer.fail_step(owner, failure)
 
 
-# --- what time brings --------------------------------------------------------------------------------------------------
+# --- what time brings --------------------------------------------------------------------------
 
 
 def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
@@ -264,9 +256,7 @@ def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
         if inst.status == FANNED:
             continue  # its items have deadlines, and the run has one
         if path != "?outputs" and writer.now_ms >= _step_deadline_ms(inst, writer.plan):
-            writer.fail_step(
-                path, Failure(code="deadline_exceeded", message=f"{path}: the step's deadline has passed")
-            )
+            writer.fail_step(path, Failure(code="deadline_exceeded", message=f"{path}: the step's deadline has passed"))
         elif inst.status == RUNNING and path in lost:
             fail_attempt(writer, inst, _lost(writer, inst))
         elif inst.status in (RUNNING, CHILD) and writer.now_ms >= inst.due_ms:
@@ -298,9 +288,7 @@ def _lost(writer: Writer, inst: Inst) -> Failure:
 def _overdue(writer: Writer, inst: Inst) -> Failure:
     if inst.status == RUNNING and _claimed(writer, inst):
         return _unknown(writer, inst)
-    return Failure(
-        code="timeout", message=f"{inst.path}: no result by the attempt's deadline", retryable=True
-    )
+    return Failure(code="timeout", message=f"{inst.path}: no result by the attempt's deadline", retryable=True)
 
 
 def _fire(writer: Writer, inst: Inst) -> None:
@@ -315,7 +303,7 @@ def _fire(writer: Writer, inst: Inst) -> None:
             starting.schedule(writer, inst.path, attempt=inst.attempt + 1)
 
 
-# --- is it over? -------------------------------------------------------------------------------------------------------
+# --- is it over? -------------------------------------------------------------------------------
 
 
 def _finish_or_fail(writer: Writer) -> None:
@@ -332,9 +320,7 @@ def _finish_or_fail(writer: Writer) -> None:
         template = outputs_template(run, plan)
         bindings = bind_outputs(run, plan)
         if not evaluable_here(bindings, template):
-            starting.schedule_content(
-                writer, "?outputs", attempt=1, content=content_for(run, plan, "?outputs")
-            )
+            starting.schedule_content(writer, "?outputs", attempt=1, content=content_for(run, plan, "?outputs"))
             return
         value = writer.store(render_outputs(run, plan, bindings))
     except ExpressionError as error:

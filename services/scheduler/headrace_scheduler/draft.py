@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from headrace_scheduler.orders import Content, content_for, make_order
-from headrace_scheduler.state import Draft, Run, apply, fan_results, item_of
 
 from headrace.contracts import events as ev
 from headrace.contracts import names, subjects
@@ -14,6 +12,8 @@ from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
+from headrace_scheduler.orders import Content, content_for, make_order
+from headrace_scheduler.state import Draft, Run, apply, fan_results, item_of
 
 EVENT_BYTES: Final = 300
 """What an event without a value takes on the wire, envelope share included; measured on step-scheduled."""
@@ -44,18 +44,13 @@ class Writer:
     @property
     def full(self) -> bool:
         """No further event fits; the next decision goes on from here."""
-        return (
-            len(self.events) >= names.DECISION_EVENTS_MAX - 100
-            or self._bytes > names.DECISION_BYTES_MAX * 3 // 4
-        )
+        return len(self.events) >= names.DECISION_EVENTS_MAX - 100 or self._bytes > names.DECISION_BYTES_MAX * 3 // 4
 
     def emit(self, event: ev.DecisionEvent) -> None:
         """Say it, and see its effect."""
         self.events.append(event)
         self._bytes += EVENT_BYTES
-        value = (
-            getattr(event, "output", None) or getattr(event, "items", None) or getattr(event, "inputs", None)
-        )
+        value = getattr(event, "output", None) or getattr(event, "items", None) or getattr(event, "inputs", None)
         if isinstance(value, Value) and not value.ref:
             self._bytes += len(encode(value))
         apply(self.run, self.plan, event, at_ms=self.now_ms)
@@ -153,9 +148,7 @@ class Writer:
         assert inst is not None and inst.fan is not None
         data = encode(fan_results(self.run, path))
         if len(data) > names.VALUE_BYTES_MAX:
-            message = (
-                f"{path}: the results take {len(data)} bytes; at most {names.VALUE_BYTES_MAX} are allowed"
-            )
+            message = f"{path}: the results take {len(data)} bytes; at most {names.VALUE_BYTES_MAX} are allowed"
             self.fail_step(path, Failure(code="too_large", message=message))
             return
         output = self.store_bytes(data, form="items")

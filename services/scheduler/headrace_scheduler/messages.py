@@ -63,7 +63,14 @@ def decided(run: Run, decision: Decision, *, source: str) -> tuple[Outgoing, ev.
 def ordered(run: Run, order: ev.Order, *, source: str) -> Outgoing:
     """A work order. Time and source are its decision's, so that deriving it again gives the same bytes."""
     event_id = ids.event_id(
-        ORDERED, run.tenant, run.run, order.path, order.attempt, order.offer, order.version, data=order.decision.encode()
+        ORDERED,
+        run.tenant,
+        run.run,
+        order.path,
+        order.attempt,
+        order.offer,
+        order.version,
+        data=order.decision.encode(),
     )
     message = ev.StepOrdered(
         specversion=SPECVERSION,

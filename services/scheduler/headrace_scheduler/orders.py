@@ -1,15 +1,13 @@
 """Work orders, derived from state: deriving one again, in another process, gives the same bytes.
 
-Pure. What an attempt is given is rendered here when everything it reads is small and inline; otherwise the order carries
-the template and the bindings, and the executor renders it.
+Pure. What an attempt is given is rendered here when everything it reads is small and inline; otherwise the
+order carries the template and the bindings, and the executor renders it.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from headrace_scheduler.state import Inst, Run
-from headrace_scheduler.values import Bindings, bind, has_long_list, is_small, materialise
 
 from headrace.contracts import events as ev
 from headrace.contracts import names, subjects
@@ -18,6 +16,8 @@ from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import Value
 from headrace.pipeline.expressions import Expression, Template, render
 from headrace.pipeline.plan import Node, Plan, node_of
+from headrace_scheduler.state import Inst, Run
+from headrace_scheduler.values import Bindings, bind, has_long_list, is_small, materialise
 
 BINDINGS_BYTES_MAX: Final = names.ORDER_BYTES_MAX // 2
 """Half an order: the template and the envelope need room too."""
@@ -74,9 +74,7 @@ def content_for(run: Run, plan: Plan, path: str) -> Content:
         ExpressionError: a value is missing or an expression has none.
     """
     if path == "?outputs":
-        return _deferred(
-            run, outputs_template(run, plan), bind_outputs(run, plan), kind="evaluate", queue="transform"
-        )
+        return _deferred(run, outputs_template(run, plan), bind_outputs(run, plan), kind="evaluate", queue="transform")
     node = node_of(plan, path)
     template = template_of(plan, node, path)
     bindings = bind(run, plan, path, template.reads, template.optional)

@@ -1,7 +1,7 @@
 """One owned partition: read its history, fold it, decide, publish what follows.
 
-The position is implied by state, so the tail acknowledges nothing. Own decisions are folded when the tail shows them, never
-before: every reader, this one included, sees one order. At most one decision of a run is in flight.
+The position is implied by state, so the tail acknowledges nothing. Own decisions are folded when the tail shows
+them, never before: every reader, this one included, sees one order. At most one decision of a run is in flight.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from headrace_scheduler.state import Run, created, evolve
 log = logging.getLogger("headrace.scheduler")
 
 BATCH_MAX: Final = 512
-"""Folded between two rounds of decisions: enough that a thousand reports cost few decisions, few enough to stay prompt."""
+"""Folded between two rounds of decisions: a thousand reports then cost few decisions, and it stays prompt."""
 IDLE_S: Final = 1.0
 """Longest wait without looking at timers and snapshots."""
 RETRY_S: Final = 0.2
@@ -104,7 +104,7 @@ class Partition:
         self._snapshot_seq = 0
         self._snapshot_at_s = shared.clock.monotonic_s()
 
-    # --- the loop -------------------------------------------------------------------------------------------------
+    # --- the loop ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Own the partition until cancelled."""
@@ -167,7 +167,7 @@ class Partition:
                 entry.due_ms = None
                 self._touched[run] = None
 
-    # --- folding --------------------------------------------------------------------------------------------------
+    # --- folding -----------------------------------------------------------------------------------
 
     async def _fold(self, stored: Stored) -> None:
         """Fold one message of the partition; what cannot be read is parked and never stops the others."""
@@ -199,7 +199,7 @@ class Partition:
                 return  # of a run that ended before this owner's time
         try:
             evolve(entry.run, stored.seq, message, entry.plan)
-        except Exception as error:  # noqa: BLE001 - our bug must stop this run, loudly, and no other
+        except Exception as error:
             log.exception("run.fold_failed", extra={"run_id": subject.run, "seq": stored.seq})
             await self._stall(subject.run, _bug(error), stored.seq)
             return
@@ -221,7 +221,14 @@ class Partition:
         return entry
 
     async def _park(self, stored: Stored, error: HeadraceError) -> None:
-        await park(self.shared.broker, stored, error.failure(), source=self.shared.source, clock=self.shared.clock)
+        await park(
+            self.shared.broker,
+            stored,
+            error.failure(),
+            deliveries=1,
+            source=self.shared.source,
+            now_ms=self.shared.clock.now_ms(),
+        )
 
     def _count(self, entry: Entry) -> None:
         """Tell Room what is out; a decision in flight has been counted when it was sent."""
@@ -232,7 +239,7 @@ class Partition:
             self.shared.room.count(entry.run.tenant, entry.counted, out)
             entry.counted = out
 
-    # --- deciding -------------------------------------------------------------------------------------------------
+    # --- deciding ----------------------------------------------------------------------------------
 
     async def follow(self, run_id: str) -> None:
         """Do what follows from a run's state: decide, start and stop children, publish missing orders, forget it."""
@@ -261,7 +268,7 @@ class Partition:
         )
         try:
             decision = decide(run, entry.plan, now_ms=now_ms, limits=limits)
-        except Exception as error:  # noqa: BLE001 - our bug must stop this run, loudly, and no other
+        except Exception as error:
             log.exception("run.decide_failed", extra={"run_id": run.run, "version": run.version})
             await self._stall(run.run, _bug(error), self.seq)
             return
@@ -346,7 +353,7 @@ class Partition:
             self._count(entry)
             entry.due_ms = self.shared.clock.now_ms() + int(RETRY_S * 1000)
 
-    # --- what follows a decision ----------------------------------------------------------------------------------
+    # --- what follows a decision -------------------------------------------------------------------
 
     async def _publish_orders(self, entry: Entry, own: InFlight) -> None:
         """The orders of a decision that has just been seen in the log."""
@@ -409,7 +416,7 @@ class Partition:
         )
         await self._send(entry, decision)
 
-    # --- snapshots ------------------------------------------------------------------------------------------------
+    # --- snapshots ---------------------------------------------------------------------------------
 
     async def _snapshot_if_due(self) -> None:
         if not self.shared.snapshots_on or self.seq == self._snapshot_seq:

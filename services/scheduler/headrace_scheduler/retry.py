@@ -1,4 +1,6 @@
-"""Whether and when another attempt follows. Pure: the draw is a hash of what it is for, and is recorded in the event."""
+"""Whether and when another attempt follows. Pure: the draw is a hash of what it is for, and is recorded in the
+event.
+"""
 
 from typing import NamedTuple
 
@@ -15,13 +17,11 @@ class Delay(NamedTuple):
     jitter: float
 
 
-def retry_delay_ms(
-    policy: RetryPolicy, *, run: str, path: str, attempt: int, failure: Failure
-) -> Delay | None:
+def retry_delay_ms(policy: RetryPolicy, *, run: str, path: str, attempt: int, failure: Failure) -> Delay | None:
     """The wait after `attempt` (counted from 1) failed, or None when no further attempt follows.
 
-    Full jitter: uniformly from 0 to min(max, initial · 2^(attempt − 1)), so that many failures at once spread out. What the
-    other side asked for (`retry_after_ms`) is a floor, plus up to a tenth.
+    Full jitter: uniformly from 0 to min(max, initial · 2^(attempt − 1)), so that many failures at once spread out. What
+    the other side asked for (`retry_after_ms`) is a floor, plus up to a tenth.
     """
     assert attempt >= 1, attempt
     if attempt >= policy.attempts or not _is_retried(policy, failure):

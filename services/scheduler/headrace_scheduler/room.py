@@ -1,7 +1,8 @@
-"""How many orders may still be offered, over all runs of this scheduler: at most OFFERS_OUT_MAX a tenant and queue.
+"""How many orders may still be offered, over all runs of this scheduler: at most OFFERS_OUT_MAX a tenant and
+queue.
 
-Orders queue first-in first-out in the broker, so fairness has to be made here: runs that found no room wait in line, and the
-line is served round robin.
+Orders queue first-in first-out in the broker, so fairness has to be made here: runs that found no room wait in
+line, and the line is served round robin.
 """
 
 from collections import OrderedDict

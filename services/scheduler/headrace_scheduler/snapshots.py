@@ -1,8 +1,8 @@
 """Snapshots of a partition's open runs: a cache, verified by content before it is believed.
 
-Two slots a partition are written in turn, `snap.<part>.<slot>.<n>`; then `head.<part>` names the slot, its hash and its
-sequence. A crash in between leaves the old head and its slot untouched. Whatever is missing, torn or of another release is no
-snapshot: the history is read instead.
+Two slots a partition are written in turn, `snap.<part>.<slot>.<n>`; then `head.<part>` names the slot, its hash
+and its sequence. A crash in between leaves the old head and its slot untouched. Whatever is missing, torn or of
+another release is no snapshot: the history is read instead.
 """
 
 import logging

@@ -1,12 +1,10 @@
-"""What may start: ready steps in their order, items of open `foreach` windows, and what follows an evaluation. Pure."""
+"""What may start: ready steps in their order, items of open `foreach` windows, and what follows an evaluation.
+Pure.
+"""
 
 from typing import Any, Final
 
 import msgspec
-from headrace_scheduler.draft import Writer
-from headrace_scheduler.orders import GRACE_MS, Content, content_for, evaluable_here
-from headrace_scheduler.state import FANNED, READY
-from headrace_scheduler.values import bind, materialise, needed
 
 from headrace.contracts import events as ev
 from headrace.contracts import ids, names
@@ -14,8 +12,13 @@ from headrace.contracts.codec import inline, plain
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ExpressionError
 from headrace.contracts.failure import Failure
+from headrace.pipeline.durations import instant_ms, parse_duration_ms
 from headrace.pipeline.expressions import Expression, evaluate, render
 from headrace.pipeline.plan import Node, node_of
+from headrace_scheduler.draft import Writer
+from headrace_scheduler.orders import GRACE_MS, Content, content_for, evaluable_here
+from headrace_scheduler.state import FANNED, READY
+from headrace_scheduler.values import bind, materialise, needed
 
 NULL: Final = Value(json=inline(None).json)
 
@@ -128,7 +131,9 @@ def _start_item(writer: Writer, node: Node, path: str) -> None:
         if node.when is not None and _reads_item(node, node.when):
             bindings = bind(writer.run, writer.plan, path, node.when.reads, node.when.optional)
             if not evaluable_here(bindings, node.when):
-                message = f"{path}: a condition over an item that is held by reference is not supported; use a transform"
+                message = (
+                    f"{path}: a condition over an item that is held by reference is not supported; use a transform"
+                )
                 raise ExpressionError(message)
             if not _passes(writer, path, evaluate(node.when, materialise(bindings))):
                 return
@@ -138,7 +143,7 @@ def _start_item(writer: Writer, node: Node, path: str) -> None:
 
 
 def start_instance(writer: Writer, node: Node, path: str) -> None:
-    """Start one instance that may run: by an order, a timer, a child, or at once where only a small expression is asked."""
+    """Start one instance: by an order, a timer, a child, or at once where only a small expression is asked."""
     match node.kind:
         case "wait":
             _start_wait(writer, node, path)
@@ -254,8 +259,6 @@ def _start_wait(writer: Writer, node: Node, path: str) -> None:
 
 
 def _wait_until_ms(path: str, spec: Any, now_ms: int) -> int:
-    from headrace.pipeline.durations import instant_ms, parse_duration_ms
-
     if "for" in spec:
         return now_ms + parse_duration_ms(spec["for"])
     due_ms = instant_ms(spec["until"])
@@ -281,7 +284,9 @@ def _start_child(writer: Writer, node: Node, path: str, *, attempt: int) -> None
         return
     bindings = bind(run, writer.plan, path, node.spec.reads, node.spec.optional)
     if not evaluable_here(bindings, node.spec):
-        message = f"{path}: inputs of a child run cannot be made from a value held by reference; pass the value itself on"
+        message = (
+            f"{path}: inputs of a child run cannot be made from a value held by reference; pass the value itself on"
+        )
         raise ExpressionError(message)
     inst = run.get(path)
     first_ms = inst.first_ms if inst is not None and inst.first_ms else writer.now_ms

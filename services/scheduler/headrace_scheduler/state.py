@@ -1,8 +1,9 @@
 """What we know of a run: the fold of its messages, in stream order.
 
-Pure: no clock, no I/O, no randomness. `evolve` updates in place because a run's state has exactly one owner, and copying it
-for every event would make big runs quadratic. `Draft` is the exception: `decide` applies the events it is about to say to a
-draft, which copies only what it touches, so that deciding never changes the state it read.
+Pure: no clock, no I/O, no randomness. `evolve` updates in place because a run's state has exactly one owner,
+and copying it for every event would make big runs quadratic. `Draft` is the exception: `decide` applies the
+events it is about to say to a draft, which copies only what it touches, so that deciding never changes the
+state it read.
 
 Three rules keep every reader's state equal:
 - a decision counts only when its version is the state's version + 1;
@@ -243,7 +244,7 @@ def item_of(path: str) -> tuple[str, int] | None:
     return owner, int(index)
 
 
-# --- the fold ----------------------------------------------------------------------------------------------------------
+# --- the fold ----------------------------------------------------------------------------------
 
 
 def created(message: ev.RunDecided) -> Run | None:
@@ -311,12 +312,7 @@ def _evolve_decided(run: Run, seq: int, message: ev.RunDecided, plan: Plan) -> b
 def _evolve_ordered(run: Run, seq: int, message: ev.StepOrdered) -> bool:
     order = message.data
     inst = run.get(order.path)
-    if (
-        inst is None
-        or inst.status != RUNNING
-        or inst.attempt != order.attempt
-        or inst.decision != order.decision
-    ):
+    if inst is None or inst.status != RUNNING or inst.attempt != order.attempt or inst.decision != order.decision:
         run.late += 1
         return False
     if order.offer <= inst.offer:
@@ -389,10 +385,10 @@ def _evolve_child(run: Run, message: ev.ChildReported) -> bool:
     return True
 
 
-# --- events inside decisions -------------------------------------------------------------------------------------------
+# --- events inside decisions -------------------------------------------------------------------
 
 
-def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
+def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:  # noqa: C901 - one flat table of events
     """Fold one event of an accepted decision, or one that `decide` is about to say."""
     match event:
         case ev.RunCreated():
@@ -556,7 +552,14 @@ def _end(
         _end_item(run, item, ItemResult(status=status, value=output, failure=failure))
         run.drop(inst.path)
         return
-    inst.status, inst.output, inst.failure, inst.report, inst.fan, inst.begun = status, output, failure, None, None, None
+    inst.status, inst.output, inst.failure, inst.report, inst.fan, inst.begun = (
+        status,
+        output,
+        failure,
+        None,
+        None,
+        None,
+    )
     if "?" in inst.path:
         return  # an evaluation: its owner's next event in the same decision uses it
     run.open -= 1

@@ -1,14 +1,13 @@
 """What expressions see: dotted names → values, taken from a run's state.
 
-Pure. Every value that may be read never changes once it can be read (outputs of ended steps, inputs, the item), so that
-rendering again after a crash gives the same bytes.
+Pure. Every value that may be read never changes once it can be read (outputs of ended steps, inputs, the item),
+so that rendering again after a crash gives the same bytes.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from headrace_scheduler.state import FAILED, SKIPPED, SUCCEEDED, Inst, Run, item_of
 
 from headrace.contracts import names
 from headrace.contracts.codec import inline, plain
@@ -16,6 +15,7 @@ from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.plan import Node, Plan, node_of
 from headrace.runtime.values import foreach_output
+from headrace_scheduler.state import FAILED, SKIPPED, SUCCEEDED, Inst, Run, item_of
 
 Bindings = dict[str, Value]
 _STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", SKIPPED: "skipped"}
@@ -90,10 +90,7 @@ def is_small(bindings: Mapping[str, Value]) -> bool:
 
 def has_long_list(bindings: Mapping[str, Value]) -> bool:
     """True when a value is the result of more items than the scheduler evaluates over itself."""
-    return any(
-        value.form == "items" and len(_items(value)) > names.SCHEDULER_ITEMS_MAX
-        for value in bindings.values()
-    )
+    return any(value.form == "items" and len(_items(value)) > names.SCHEDULER_ITEMS_MAX for value in bindings.values())
 
 
 def _items(value: Value) -> list[ItemResult]:

@@ -1,0 +1,257 @@
+"""Orders of executors that died, offered again: death is noticed by process, acted on by the owner alone.
+
+A round subtracts. Every order that was delivered (the consumer's own word), has no report, and is in the full
+list of no living executor, is offered again. The order of looking makes that safe: first what was delivered,
+then the lists (asked for afterwards), then the log up to its present end. A wrong suspicion costs a second
+call, never a wrong history.
+
+Silence is counted only while our own connection is up and our own queue of beats is drained, in steps of our
+own loop, so that a pause of this process makes nobody look dead.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from headrace.contracts import names, subjects
+from headrace.contracts.codec import decode_as
+from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, RetryableError, UnknownOutcomeError
+from headrace.contracts.live import Beat, Held
+from headrace.pipeline.plan import node_of
+from headrace.runtime.eventlog import BusMessage, Subscription
+from headrace_scheduler.orders import content_for, make_order
+from headrace_scheduler.partition import REPUBLISH_S, Entry, Partition, Shared
+from headrace_scheduler.state import RUNNING, Inst
+
+log = logging.getLogger("headrace.scheduler")
+
+TICK_S: Final = 0.1
+STEP_MAX_S: Final = 0.2
+"""What one turn of our loop can add to a silence: a longer one was our own pause."""
+LISTS_WITHIN_S: Final = 0.8
+"""A living executor answers within milliseconds; one that does not is looked at again in the next round."""
+LOG_WITHIN_S: Final = 2.0
+ROUND_EVERY_S: Final = 1.0
+AFTER_DEATH_S: Final = 40.0
+"""Rounds go on this long after a death: a frozen process is sent orders until its pulls have expired (30 s)."""
+EVERYTHING: Final = 1 << 62
+
+Key = tuple[str, str, int]
+"""(run, step instance, attempt)."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """An executor, as it was heard."""
+
+    boot: str
+    counter: int
+    silence_s: float = 0.0
+    full_at_s: float = float("-inf")
+    held: dict[Key, int] = field(default_factory=dict)
+    known: bool = False
+    """Every beat since its last full list was heard, so that `held` is what it holds."""
+
+    @property
+    def alive(self) -> bool:
+        """It was heard lately enough."""
+        return self.silence_s < names.PRESENCE_SILENT_S
+
+
+class HandBack:
+    """Watches the executors for all partitions of this scheduler. `run` is a supervised child."""
+
+    def __init__(self, shared: Shared, partitions: dict[int, Partition]) -> None:
+        self._shared, self._partitions = shared, partitions
+        self.peers: dict[str, Peer] = {}
+        self._rounds_until_s = float("-inf")
+        self._since_s = float("-inf")
+        self._connected_since_s = float("-inf")
+        self._beats: Subscription | None = None
+        self.rounds = 0
+        self.offered_again = 0
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        shared = self._shared
+        self._beats = await shared.broker.subscribe(subjects.PRESENCE_ALL, self._hear)
+        now_s = shared.clock.monotonic_s()
+        self._since_s, last_s, next_round_s, next_sweep_s = now_s, now_s, now_s, now_s + names.SWEEP_S
+        try:
+            while True:
+                await shared.clock.sleep(TICK_S)
+                now_s = shared.clock.monotonic_s()
+                self._grow_silences(now_s - last_s)
+                last_s = now_s
+                if now_s - self._since_s < names.PRESENCE_SILENT_S or not shared.broker.connected:
+                    continue
+                sweep = now_s >= next_sweep_s
+                if not sweep and (now_s >= self._rounds_until_s or now_s < next_round_s):
+                    continue
+                next_round_s = now_s + ROUND_EVERY_S
+                next_sweep_s = now_s + names.SWEEP_S if sweep else next_sweep_s
+                try:
+                    await self._round(sweep=sweep)
+                except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
+                    log.warning("handback.waits", extra={"why": f"{type(error).__name__}: {error}"})
+        finally:
+            await self._beats.stop()
+
+    def look_again(self) -> None:
+        """Rounds are due: a partition was taken over, or an executor died."""
+        self._rounds_until_s = self._shared.clock.monotonic_s() + AFTER_DEATH_S
+
+    # --- hearing -----------------------------------------------------------------------------------
+
+    async def _hear(self, message: BusMessage) -> None:
+        try:
+            beat = decode_as(Beat, message.body)
+        except MalformedMessageError as error:
+            log.warning("presence.malformed", extra={"subject": message.subject, "why": str(error)})
+            return
+        if beat.service != "step-executor":
+            return
+        peer = self.peers.get(beat.instance)
+        if peer is not None and peer.boot == beat.boot and beat.counter <= peer.counter:
+            return
+        if peer is None or peer.boot != beat.boot:
+            if peer is not None:
+                self.look_again()  # it died and was started again
+            peer = self.peers[beat.instance] = Peer(boot=beat.boot, counter=beat.counter - 1)
+        if beat.leaving:
+            del self.peers[beat.instance]
+            self.look_again()
+            return
+        if beat.counter != peer.counter + 1:
+            peer.known = False
+        peer.counter, peer.silence_s = beat.counter, 0.0
+        if beat.full is not None:
+            peer.held = {_key(held): held.offer for held in beat.full}
+            peer.full_at_s, peer.known = self._shared.clock.monotonic_s(), True
+            return
+        for held in beat.taken:
+            peer.held[_key(held)] = held.offer
+        for held in beat.finished:
+            peer.held.pop(_key(held), None)
+
+    def _grow_silences(self, step_s: float) -> None:
+        broker = self._shared.broker
+        if broker.connected_since_s != self._connected_since_s:
+            self._connected_since_s = broker.connected_since_s
+            self._since_s = self._shared.clock.monotonic_s()
+            for peer in self.peers.values():
+                peer.silence_s = 0.0
+            self.look_again()
+        if not broker.connected or self._beats is None or self._beats.backlog:
+            return
+        for instance, peer in list(self.peers.items()):
+            was_alive = peer.alive
+            peer.silence_s += min(step_s, STEP_MAX_S)
+            if was_alive and not peer.alive:
+                log.warning("executor.silent", extra={"instance": instance, "held": len(peer.held)})
+                self.look_again()
+            if peer.silence_s > names.RECONNECT_CAUTION_S:
+                del self.peers[instance]
+
+    # --- a round -----------------------------------------------------------------------------------
+
+    async def _round(self, *, sweep: bool) -> None:
+        """One subtraction over all partitions in our hands."""
+        self.rounds += 1
+        living = [peer for peer in self.peers.values() if peer.alive]
+        if not living or not any(partition.live for partition in self._partitions.values()):
+            return
+        delivered = await self._delivered(sweep=sweep)
+        asked_s = self._shared.clock.monotonic_s()
+        await self._shared.broker.send(subjects.PRESENCE_PLEASE, b"{}")
+        if not await self._lists_since(living, asked_s):
+            return
+        for partition in list(self._partitions.values()):
+            if not partition.live or not self._suspects(partition, living, delivered):
+                continue
+            if await self._read_to_end(partition):
+                for entry, inst in self._suspects(partition, living, delivered):
+                    await self._offer_again(partition, entry, inst, living)
+
+    async def _delivered(self, *, sweep: bool) -> dict[tuple[str, str], int]:
+        """Highest sequence delivered, by stream and queue. A sweep also finds what a consumer skipped."""
+        found: dict[tuple[str, str], int] = {}
+        for stream in subjects.runs_streams(self._shared.run_streams):
+            for queue in names.QUEUES:
+                try:
+                    state = await self._shared.broker.consumer_state(stream, subjects.order_consumer(queue))
+                except ConsumerGoneError:
+                    continue  # no such queue here: nothing can have been delivered from it
+                found[(stream, queue)] = EVERYTHING if sweep and state.pending == 0 else state.delivered_seq
+        return found
+
+    async def _lists_since(self, living: list[Peer], asked_s: float) -> bool:
+        """True when every living executor has said in full what it holds, after we asked."""
+        clock = self._shared.clock
+        while clock.monotonic_s() - asked_s < LISTS_WITHIN_S:
+            if all(peer.full_at_s >= asked_s and peer.known for peer in living if peer.alive):
+                return True
+            await clock.sleep(0.01)
+        return False
+
+    async def _read_to_end(self, partition: Partition) -> bool:
+        """True when everything that the leader holds of the partition now has been folded."""
+        clock = self._shared.clock
+        last = await self._shared.broker.last(partition.stream, subjects.partition_filter(partition.part))
+        until_s = clock.monotonic_s() + LOG_WITHIN_S
+        while last is not None and partition.seq < last.seq:
+            if clock.monotonic_s() > until_s or not partition.live:
+                return False
+            await clock.sleep(0.01)
+        return True
+
+    def _suspects(
+        self, partition: Partition, living: list[Peer], delivered: dict[tuple[str, str], int]
+    ) -> list[tuple[Entry, Inst]]:
+        """Orders that were delivered and that nobody alive holds."""
+        now_s = self._shared.clock.monotonic_s()
+        found = []
+        for entry in partition.entries.values():
+            run = entry.run
+            if run.ended or run.status == "stalled" or entry.in_flight is not None:
+                continue
+            for path in run.active:
+                inst = run.get(path)
+                if inst is None or inst.status != RUNNING or inst.report is not None or inst.offer < inst.want_offer:
+                    continue
+                if inst.order_seq > delivered.get((partition.stream, inst.queue), 0):
+                    continue
+                published_s = entry.published.get((path, inst.attempt, inst.offer + 1))
+                if published_s is not None and now_s - published_s < REPUBLISH_S:
+                    continue
+                key = (run.run, path, inst.attempt)
+                if not any(key in peer.held for peer in living if peer.alive):
+                    found.append((entry, inst))
+        return found
+
+    async def _offer_again(self, partition: Partition, entry: Entry, inst: Inst, living: list[Peer]) -> None:
+        run = entry.run
+        claimed = (
+            "?" not in inst.path
+            and node_of(entry.plan, inst.path).effect == "at_most_once"
+            and inst.claim_attempt == inst.attempt
+        )
+        if claimed and (holder := self.peers.get(inst.claim_holder)) is not None and holder.alive:
+            return  # whoever claimed it may still be at it, and has a deadline
+        if claimed or inst.lost + 1 >= names.HOLDERS_LOST_MAX:
+            entry.lost.add(inst.path)
+            await partition.follow(run.run)
+            return
+        self.offered_again += 1
+        log.warning(
+            "order.offered_again",
+            extra={"run_id": run.run, "step_id": inst.path, "attempt": inst.attempt, "offer": inst.offer + 1},
+        )
+        order = make_order(run, entry.plan, inst, content_for(run, entry.plan, inst.path))
+        await partition.publish_order(entry, msgspec.structs.replace(order, offer=inst.offer + 1))
+
+
+def _key(held: Held) -> Key:
+    return held.run, held.path, held.attempt

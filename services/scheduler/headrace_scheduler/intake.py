@@ -1,0 +1,344 @@
+"""The way in: commands from anyone with permission, taken by any scheduler.
+
+Each command is checked, its event appended, its outcome written, and only then is it acknowledged. A redelivery
+finds the same identities and changes nothing. What is malformed is parked and, where it has an id, answered.
+"""
+
+import logging
+from typing import Any, Final
+
+import msgspec
+
+from headrace.contracts import commands as cmd
+from headrace.contracts import events as ev
+from headrace.contracts import ids, names, subjects
+from headrace.contracts.canonical import blake2b_hex, canonical_json, sha256_hex
+from headrace.contracts.codec import decode, decode_command, encode, encode_value
+from headrace.contracts.envelope import SPECVERSION, Value
+from headrace.contracts.errors import (
+    AppendConflictError,
+    ConflictError,
+    DataError,
+    HeadraceError,
+    MalformedMessageError,
+    NotFoundError,
+    RetryableError,
+    TerminalError,
+    UnknownOutcomeError,
+)
+from headrace.contracts.failure import Failure
+from headrace.pipeline.inputs import check_inputs, with_defaults
+from headrace.pipeline.plan import Plan
+from headrace.runtime import blobs
+from headrace.runtime.clock import Clock, rfc3339
+from headrace.runtime.crashpoints import crashpoint
+from headrace.runtime.eventlog import Broker, Delivery, Expected, Stored
+from headrace.runtime.park import park
+from headrace.runtime.probes import Admission
+from headrace_scheduler import messages
+from headrace_scheduler.definitions import Definitions
+from headrace_scheduler.plans import Plans
+
+log = logging.getLogger("headrace.scheduler")
+
+RETRY_S: Final = 1.0
+CRASHES_MAX: Final = 3
+"""A command that crashed its handler this often is parked."""
+ENDS: Final = {"run-completed": "completed", "run-failed": "failed", "run-cancelled": "cancelled"}
+
+
+class RefusedError(TerminalError):
+    """A command is refused for one or more reasons."""
+
+    code = "refused"
+
+    def __init__(self, reasons: tuple[Failure, ...]) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(reason.message for reason in reasons))
+
+
+class Intake:
+    """Handles commands, one delivery a call; calls may run side by side."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        clock: Clock,
+        plans: Plans,
+        definitions: Definitions,
+        admission: Admission,
+        source: str,
+        run_streams: int,
+        durability: str,
+    ) -> None:
+        self._broker, self._clock, self._plans, self._definitions = broker, clock, plans, definitions
+        self._admission, self._source, self._run_streams = admission, source, run_streams
+        self._durability = durability
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Carry a command out, or refuse it, or hand it back."""
+        stored = delivery.stored
+        try:
+            command = self._decode(stored)
+        except MalformedMessageError as error:
+            await self._answer_malformed(stored, error, delivery.deliveries)
+            await delivery.ack()
+            return
+        try:
+            outcome = await self._carry_out(command)
+            await self._write_outcome(command.tenant, command.id, outcome)
+        except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
+            log.warning("command.waits", extra={"command": command.id, "why": str(error)})
+            await delivery.nak(delay_s=RETRY_S)
+            return
+        except Exception as error:
+            if delivery.deliveries < CRASHES_MAX:
+                await delivery.nak(delay_s=RETRY_S)
+                raise
+            failure = Failure(code="internal", message=f"{type(error).__name__}: {error}"[:2000])
+            await self._park(stored, failure, delivery.deliveries)
+            await self._write_outcome(command.tenant, command.id, self._refused(command.id, (failure,)))
+            await delivery.ack()
+            raise
+        crashpoint("outcome_stored_before_ack")
+        await delivery.ack()
+
+    def _decode(self, stored: Stored) -> cmd.Command:
+        tokens = stored.subject.split(".")
+        if len(tokens) != 4:
+            message = f"a command's subject is hr.cmd.<tenant>.<verb>, not {stored.subject}"
+            raise MalformedMessageError(message)
+        check_headers(stored)
+        return decode_command(
+            tokens[3], tokens[2], stored.body, dict(stored.headers), fallback_id=f"{stored.stream}-{stored.seq}"
+        )
+
+    async def _answer_malformed(self, stored: Stored, error: MalformedMessageError, deliveries: int) -> None:
+        await self._park(stored, error.failure(), deliveries)
+        command_id = _id_of(stored)
+        tokens = stored.subject.split(".")
+        if command_id and len(tokens) > 2 and ids.TENANT_RE.fullmatch(tokens[2]):
+            await self._write_outcome(tokens[2], command_id, self._refused(command_id, (error.failure(),)))
+
+    async def _park(self, stored: Stored, failure: Failure, deliveries: int) -> None:
+        await park(
+            self._broker,
+            stored,
+            failure,
+            deliveries=deliveries,
+            source=self._source,
+            now_ms=self._clock.now_ms(),
+        )
+
+    # --- commands ----------------------------------------------------------------------------------
+
+    async def _carry_out(self, command: cmd.Command) -> ev.Accepted | ev.Refused:
+        try:
+            match command:
+                case cmd.RunStart():
+                    return await self._start(command)
+                case cmd.DefinitionPut():
+                    return await self._put_definition(command)
+                case cmd.RunCancel():
+                    return await self._control(command, "cancel")
+                case cmd.RunPause():
+                    return await self._control(command, "pause")
+                case cmd.RunResume():
+                    return await self._control(command, "resume")
+        except RefusedError as error:
+            return self._refused(command.id, error.reasons)
+        except TerminalError as error:
+            return self._refused(command.id, (error.failure(),))
+
+    def _refused(self, command_id: str, reasons: tuple[Failure, ...]) -> ev.Refused:
+        log.info("command.refused", extra={"command": command_id, "codes": [reason.code for reason in reasons]})
+        return ev.Refused(command=command_id, reasons=reasons)
+
+    async def _start(self, command: cmd.RunStart) -> ev.Accepted | ev.Refused:
+        overloaded = self._admission.refusal()
+        if overloaded is not None:
+            return self._refused(command.id, (overloaded,))
+        data = command.data
+        run_id = data.runid or ids.run_id_of_command(command.id)
+        if not ids.CLIENT_RUN_RE.fullmatch(run_id):
+            message = f"run id {run_id[:80]!r}: 1 to 64 of A–Z, a–z, 0–9 and `-`"
+            raise DataError(message)
+        digest = await self._definitions.digest_of(command.tenant, data.pipeline)
+        plan = await self._plans.get(command.tenant, digest)
+        await self.create_run(
+            plan, command, run_id=run_id, inputs=data.inputs, labels=data.labels, request=request_hash(command.data)
+        )
+        return ev.Accepted(command=command.id, runid=run_id)
+
+    async def create_run(
+        self,
+        plan: Plan,
+        cause: cmd.RunStart,
+        *,
+        run_id: str,
+        inputs: dict[str, Any],
+        labels: dict[str, str],
+        request: str,
+    ) -> None:
+        """Append the first decision of a run, once.
+
+        Raises:
+            RefusedError: the inputs do not fit; every reason is there.
+            ConflictError: `key_reused`, the id belongs to another start.
+        """
+        complete = with_defaults(plan, inputs)
+        reasons = check_inputs(plan, complete)
+        if reasons:
+            raise RefusedError(tuple(reasons))
+        now_ms = self._clock.now_ms()
+        created = ev.RunCreated(
+            defdigest=plan.digest,
+            inputs=await self._store(cause.tenant, run_id, complete),
+            deadline_ms=now_ms + plan.deadline_ms,
+            request=request,
+            labels=dict(plan.labels) | labels,
+            traceparent=cause.traceparent,
+            tracestate=cause.tracestate,
+            durability=self._durability,
+        )
+        outgoing = messages.first_decision(
+            messages.Creation(
+                run=run_id,
+                tenant=cause.tenant,
+                pipeline=plan.pipeline,
+                created=created,
+                cause=cause.id,
+                source=self._source,
+                now_ms=now_ms,
+                correlation=cause.correlationid or run_id,
+            )
+        )
+        scope = subjects.decision_scope(subjects.run_prefix(cause.tenant, plan.pipeline, run_id))
+        try:
+            await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=Expected(0, scope))
+        except (AppendConflictError, UnknownOutcomeError) as error:
+            await self._compare_with_first(run_id, request, error)
+
+    async def _compare_with_first(self, run_id: str, request: str, error: HeadraceError) -> None:
+        """Somebody has created the run, perhaps we ourselves: the same request is the same start."""
+        stream = subjects.runs_stream(ids.partition_of(run_id), streams=self._run_streams)
+        scope = f"hr.evt.*.*.{ids.partition_of(run_id):02d}.{run_id}.decision.>"
+        async for stored in self._broker.read(stream, (scope,)):
+            first = decode(stored.body)
+            if isinstance(first, ev.RunDecided) and isinstance(first.data.events[0], ev.RunCreated):
+                if first.data.events[0].request == request:
+                    return
+                message = f"run id {run_id} belongs to another start; choose another, or leave it out"
+                raise KeyReusedError(message)
+        raise error
+
+    async def _store(self, tenant: str, run_id: str, inputs: dict[str, Any]) -> Value:
+        data = encode_value(inputs)
+        if len(data) <= names.INLINE_BYTES_MAX:
+            return Value(json=msgspec.Raw(data))
+        await blobs.put(self._broker, tenant, run_id, data)
+        return Value(ref=subjects.blob_ref(run_id, sha256_hex(data)), size=len(data))
+
+    async def _put_definition(self, command: cmd.DefinitionPut) -> ev.Accepted:
+        data = command.data
+        plan = await self._plans.get(command.tenant, data.digest)
+        if plan.pipeline != data.pipeline:
+            message = f"definition {data.digest} is pipeline `{plan.pipeline}`, not `{data.pipeline}`"
+            raise DataError(message)
+        kind = "io.headrace.definition.registered.v1"
+        registered = ev.DefinitionRegistered(
+            specversion=SPECVERSION,
+            id=ids.event_id(kind, command.tenant, command.id, data.digest),
+            source=self._source,
+            time=rfc3339(self._clock.now_ms()),
+            schemaver=1,
+            tenant=command.tenant,
+            pipeline=data.pipeline,
+            causationid=command.id,
+            correlationid=command.correlationid or command.id,
+            traceparent=command.traceparent,
+            defdigest=data.digest,
+            data=ev.Definition(digest=data.digest, size=0, triggers=plan.triggers if data.arm else ()),
+        )
+        subject = subjects.definition(command.tenant, data.pipeline)
+        await self._broker.append(subject, encode(registered), msg_id=registered.id)
+        return ev.Accepted(command=command.id)
+
+    async def _control(self, command: cmd.RunCancel | cmd.RunPause | cmd.RunResume, kind: str) -> ev.Accepted:
+        run_id = command.data.runid
+        if not ids.RUN_RE.fullmatch(run_id):
+            message = f"no run {run_id[:80]!r}"
+            raise NotFoundError(message)
+        part = ids.partition_of(run_id)
+        stream = subjects.runs_stream(part, streams=self._run_streams)
+        scope = f"hr.evt.{command.tenant}.*.{part:02d}.{run_id}.decision.>"
+        last = await self._broker.last(stream, scope)
+        subject = None if last is None else subjects.parse_run_subject(last.subject)
+        if subject is None:
+            message = f"no run {run_id}"
+            raise NotFoundError(message)
+        if subject.rest in ENDS:
+            message = f"run {run_id} has ended: {ENDS[subject.rest]}"
+            raise ConflictError(message)
+        outgoing = messages.control(
+            messages.Target(command.tenant, subject.pipeline, run_id),
+            kind,
+            cause=command.id,
+            reason=command.data.reason,
+            source=self._source,
+            now_ms=self._clock.now_ms(),
+        )
+        await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id)
+        return ev.Accepted(command=command.id, runid=run_id)
+
+    # --- outcomes ----------------------------------------------------------------------------------
+
+    async def _write_outcome(self, tenant: str, command_id: str, outcome: ev.Accepted | ev.Refused) -> None:
+        cls: Any = ev.CommandAccepted if isinstance(outcome, ev.Accepted) else ev.CommandRefused
+        message = cls(
+            specversion=SPECVERSION,
+            id=ids.event_id(cls.__struct_config__.tag, tenant, command_id, data=canonical_json(outcome)),
+            source=self._source,
+            time=rfc3339(self._clock.now_ms()),
+            schemaver=1,
+            tenant=tenant,
+            causationid=command_id,
+            correlationid=getattr(outcome, "runid", "") or command_id,
+            data=outcome,
+        )
+        await self._broker.append(subjects.outcome(tenant, command_id), encode(message), msg_id=message.id)
+
+
+class KeyReusedError(ConflictError):
+    """An idempotency key was used before, for something else."""
+
+    code = "key_reused"
+
+
+def check_headers(stored: Stored) -> None:
+    """Refuse headers that no client of ours writes.
+
+    Raises:
+        MalformedMessageError: they take more than HEADER_BYTES_MAX.
+    """
+    size = sum(len(name) + len(value) + 4 for name, value in stored.headers.items())
+    if size > names.HEADER_BYTES_MAX:
+        message = f"{size} bytes of headers; at most {names.HEADER_BYTES_MAX} are read"
+        raise MalformedMessageError(message)
+
+
+def request_hash(data: cmd.StartRun) -> str:
+    """What makes two starts under one key the same start."""
+    return blake2b_hex(canonical_json({"pipeline": data.pipeline, "inputs": data.inputs, "labels": data.labels}))
+
+
+def _id_of(stored: Stored) -> str:
+    """The id of a malformed command, where it can be seen: whoever sent it may be waiting under it."""
+    try:
+        raw = msgspec.json.decode(stored.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raw = None
+    lower = {name.lower(): value for name, value in stored.headers.items()}
+    found = (raw.get("id") if isinstance(raw, dict) else None) or lower.get("ce-id") or lower.get("nats-msg-id") or ""
+    return found if isinstance(found, str) and 1 <= len(found) <= 128 else ""
