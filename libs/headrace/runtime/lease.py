@@ -190,8 +190,15 @@ class Leases:
                         hold.task.cancel()
         finally:
             self._forget_everything()
+            await self._stop_tail(tail)
+
+    async def _stop_tail(self, tail: Tail) -> None:
+        """A reader that cannot be removed now, because the broker is away, is removed by the broker itself later."""
+        try:
             async with asyncio.timeout(WRITE_DEADLINE_S):
                 await tail.stop()
+        except (TimeoutError, RetryableError) as error:
+            log.warning("lease.tail_left_behind", extra={"why": f"{type(error).__name__}: {error}"})
 
     def _forget_everything(self) -> None:
         """Own nothing, know nobody: a restarted `run` begins from the log."""

@@ -1,0 +1,231 @@
+"""Partition leases over a real nats-server, one connection a member."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from tests.conftest import Connect, until
+
+from headrace.contracts import names, subjects
+from headrace.local.nats_server import NatsServer
+from headrace.runtime.clock import SystemClock
+from headrace.runtime.entropy import SeededEntropy
+from headrace.runtime.eventlog import Broker, StreamSpec
+from headrace.runtime.lease import Leases, rendezvous
+from headrace.runtime.supervisor import Supervisor
+
+ALL = frozenset(range(names.PARTITIONS))
+
+
+class Seat:
+    """A member: its leases, what its callbacks were told, and the task that a kill cancels."""
+
+    def __init__(self, leases: Leases, held: set[int], calls: list[tuple[str, int]]) -> None:
+        self.leases, self.held, self.calls = leases, held, calls
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def owned(self) -> frozenset[int]:
+        return self.leases.owned
+
+    async def kill(self) -> None:
+        """Stop renewing and deciding at this instant, without a word."""
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.wait((self.task,), timeout=5)
+
+
+Join = Callable[..., Awaitable[Seat]]
+
+
+@pytest.fixture
+async def join(broker: Broker, connect_broker: Connect) -> AsyncIterator[Join]:
+    """`await join("a")` gives a member with a connection of its own."""
+    await broker.ensure_stream(
+        StreamSpec(name=subjects.LEASES, subjects=("$KV.hr-leases.>",), max_msgs_per_subject=1, deny_delete=False)
+    )
+    async with AsyncExitStack() as stack:
+        supervisor = await stack.enter_async_context(Supervisor(SystemClock()))
+
+        async def one(instance: str, *, lost_takes_s: float = 0.0, own: Broker | None = None) -> Seat:
+            held: set[int] = set()
+            calls: list[tuple[str, int]] = []
+
+            async def on_gained(part: int) -> None:
+                calls.append(("gained", part))
+                held.add(part)
+
+            async def on_lost(part: int) -> None:
+                await asyncio.sleep(lost_takes_s)
+                calls.append(("lost", part))
+                held.discard(part)
+
+            leases = Leases(
+                own or await connect_broker(instance),
+                instance=instance,
+                clock=SystemClock(),
+                entropy=SeededEntropy(1),
+                on_gained=on_gained,
+                on_lost=on_lost,
+            )
+            seat = Seat(leases, held, calls)
+            seat.task = supervisor.spawn(leases.run(), f"lease.{instance}")
+            return seat
+
+        yield one
+
+
+def dealt(*seats: Seat) -> bool:
+    """Every partition has exactly one owner, who is the one that hashing names."""
+    live = [seat.leases.instance for seat in seats]
+    return all(
+        seat.owned == {part for part in ALL if rendezvous(live, part) == seat.leases.instance} == seat.held
+        for seat in seats
+    )
+
+
+async def test_members_share_all_partitions_and_no_two_own_one(join: Join) -> None:
+    """Disjoint in the steady state, and a newcomer gets its share without anybody waiting for a time-out."""
+    first = await join("a")
+    await until(lambda: dealt(first), within_s=2)
+    second, third = await join("b"), await join("c")
+
+    await until(lambda: dealt(first, second, third), within_s=2)
+
+    assert first.leases.members == ("a", "b", "c")
+    assert first.leases.unclaimed == frozenset()
+
+
+async def test_an_old_owner_lets_go_before_the_new_one_begins(join: Join) -> None:
+    """`on_lost` has returned before the partition is anybody else's; until then it is nobody's."""
+    first = await join("a", lost_takes_s=0.3)
+    await until(lambda: dealt(first), within_s=2)
+    second = await join("b")
+
+    overlaps: list[frozenset[int]] = []
+    async with asyncio.timeout(5):
+        while not dealt(first, second):
+            overlaps.append(frozenset(first.held & second.held))
+            assert not first.owned & second.owned
+            await asyncio.sleep(0.005)
+
+    assert not frozenset().union(*overlaps)
+
+
+async def test_otp_s10_a_dead_members_partitions_are_taken_over_in_time(join: Join) -> None:
+    """kill -9 of an owner: everything has a new one well within five seconds."""
+    first, second = await join("a"), await join("b")
+    await until(lambda: dealt(first, second), within_s=3)
+
+    await second.kill()
+
+    await until(lambda: dealt(first), within_s=3.5)
+    assert first.leases.members == ("a",)
+
+
+async def test_a_clean_stop_hands_over_at_once(join: Join) -> None:
+    """A rolling update moves partitions without waiting for silence."""
+    first, second = await join("a"), await join("b")
+    await until(lambda: dealt(first, second), within_s=3)
+
+    began_s = asyncio.get_running_loop().time()
+    await second.leases.stop()
+    await until(lambda: dealt(first), within_s=1)
+
+    assert asyncio.get_running_loop().time() - began_s < 0.2
+    assert second.held == set()
+    assert not second.leases.may_decide()
+    assert second.task is not None
+    await asyncio.wait_for(second.task, 2)
+
+
+async def test_a_member_that_cannot_renew_owns_nothing_before_others_take_over(
+    join: Join, nats_server: NatsServer
+) -> None:
+    """The owner stops first: with the broker away nobody decides, and nobody is suspected when it is back."""
+    first, second = await join("a"), await join("b")
+    await until(lambda: dealt(first, second), within_s=3)
+    before = {seat.leases.instance: len(seat.calls) for seat in (first, second)}
+
+    nats_server.pause()
+    await until(lambda: not first.owned and not second.owned, within_s=3)
+    await asyncio.sleep(3)  # longer than any silence that makes a member suspect
+    nothing_held = not first.held and not second.held
+    nats_server.resume()
+
+    await until(lambda: dealt(first, second), within_s=5)
+    assert nothing_held
+    for seat in (first, second):
+        calls = seat.calls[before[seat.leases.instance] :]
+        assert {part for kind, part in calls if kind == "gained"} == seat.held, "took over from a living member"
+
+
+async def test_a_restarted_broker_costs_no_partition(join: Join, nats_server: NatsServer) -> None:
+    """After kill -9 of the broker the members find each other again and own what they owned."""
+    first, second = await join("a"), await join("b")
+    await until(lambda: dealt(first, second), within_s=3)
+
+    nats_server.kill()
+    await nats_server.start()
+
+    await asyncio.sleep(2)  # longer than a lease, so that what is owned then was renewed since
+    await until(lambda: dealt(first, second), within_s=8)
+
+
+async def test_a_frozen_member_finds_itself_without_partitions(join: Join) -> None:
+    """It wakes, its lease is long over, and what others took stays theirs until they hand it back."""
+    first, second = await join("a"), await join("b")
+    await until(lambda: dealt(first, second), within_s=3)
+    frozen = asyncio.Event()
+    append = second.leases._broker.append  # the member's only way to say that it lives
+
+    async def hang(*args: object, **more: object) -> object:
+        await frozen.wait()
+        return await append(*args, **more)  # type: ignore[arg-type]  # passed through as it came
+
+    second.leases._broker.append = hang  # type: ignore[method-assign]  # a connection that is stuck
+    await until(lambda: first.owned == ALL, within_s=4)
+    woke_with = second.owned
+    frozen.set()
+    second.leases._broker.append = append  # type: ignore[method-assign]  # and comes free
+
+    await until(lambda: dealt(first, second), within_s=4)
+    assert woke_with == frozenset()
+
+
+async def test_a_partition_that_a_member_cannot_read_goes_to_another(join: Join) -> None:
+    """A member that meets events of a newer release gives the partition up rather than stall its runs."""
+    first, second = await join("a"), await join("b")
+    await until(lambda: dealt(first, second), within_s=3)
+    part = min(second.owned)
+
+    second.leases.decline(part)
+
+    await until(lambda: part in first.owned and part not in second.owned, within_s=2)
+    await asyncio.sleep(0.6)  # one renewal more: it must not come back
+    assert part in first.held
+
+
+async def test_a_process_restarted_after_a_while_owns_everything_at_once(join: Join) -> None:
+    """A record that is old by the broker's clock belongs to nobody alive: nobody waits for its silence."""
+    first = await join("a")
+    await until(lambda: dealt(first), within_s=2)
+    await first.kill()
+    await asyncio.sleep(3.2)  # longer than STALE_S
+
+    second = await join("b")
+
+    await until(lambda: dealt(second), within_s=0.5)
+
+
+async def test_the_clock_learns_the_brokers_time_from_renewals(join: Join) -> None:
+    """Wall clocks decide nothing: a clock that began an hour wrong is right after the first renewal."""
+    seat = await join("a")
+    clock = seat.leases._clock
+    assert isinstance(clock, SystemClock)
+    right_ms = clock.now_ms()
+    await until(lambda: dealt(seat), within_s=2)
+    clock._offset_ms += 3_600_000
+
+    await until(lambda: abs(clock._offset_ms - (right_ms - clock.monotonic_s() * 1000)) < 10_000, within_s=2)
