@@ -168,11 +168,13 @@ class _Bundler:
             file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=where)
             descriptors.append(file)
             if not os.path.isfile(f"/dev/fd/{file}"):
-                raise InputFileError(f"{self.folder / key}: is not a regular file")
+                msg = f"{self.folder / key}: is not a regular file"
+                raise InputFileError(msg)
             with open(file, "rb", closefd=False) as opened:
                 return opened.read(DOCUMENT_BYTES_MAX + 1)
         except OSError as error:
-            raise InputFileError(f"{self.folder / key}: {error.strerror}") from error
+            msg = f"{self.folder / key}: {error.strerror}"
+            raise InputFileError(msg) from error
         finally:
             for descriptor in reversed(descriptors):
                 os.close(descriptor)

@@ -150,7 +150,8 @@ class _Plain:
             case float():
                 self._take(8)
                 if not math.isfinite(value):
-                    raise ExpressionError("the result is not a finite number")
+                    msg = "the result is not a finite number"
+                    raise ExpressionError(msg)
                 return value
             case list():
                 self._take(2 + len(value), depth)
@@ -161,19 +162,23 @@ class _Plain:
                 return _seconds(value)
             case datetime.datetime():
                 return value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
-        raise ExpressionError(f"the result holds {kind_of(value)}, which JSON has no form for", code="type_mismatch")
+        msg = f"the result holds {kind_of(value)}, which JSON has no form for"
+        raise ExpressionError(msg, code="type_mismatch")
 
     def _take(self, count: int, depth: int = 0) -> None:
         self.bytes_left -= count
         if self.bytes_left < 0:
-            raise ExpressionError(f"the result is larger than {names.VALUE_BYTES_MAX} bytes", code="expr_cost")
+            msg = f"the result is larger than {names.VALUE_BYTES_MAX} bytes"
+            raise ExpressionError(msg, code="expr_cost")
         if depth > RESULT_DEPTH_MAX:
-            raise ExpressionError(f"the result is nested deeper than {RESULT_DEPTH_MAX}", code="expr_cost")
+            msg = f"the result is nested deeper than {RESULT_DEPTH_MAX}"
+            raise ExpressionError(msg, code="expr_cost")
 
     def _integer(self, value: int) -> int:
         self._take(8)
         if not INT_MIN <= value <= INT_MAX:
-            raise ExpressionError("the result leaves the 64-bit range")
+            msg = "the result leaves the 64-bit range"
+            raise ExpressionError(msg)
         return value
 
     def _map(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def plan_for(definition: bytes | Definition, digest: str) -> Plan:
         if candidate.digest() == digest:
             return compile_plan(candidate)
         pending += children_of(candidate).values()
-    raise NotFoundError(f"the definition holds no document with digest {digest}")
+    msg = f"the definition holds no document with digest {digest}"
+    raise NotFoundError(msg)
 
 
 def children_of(definition: Definition) -> dict[str, Definition]:
@@ -64,9 +65,8 @@ def children_of(definition: Definition) -> dict[str, Definition]:
 
 def check_document(document: Any, report: Report, catalogue: Mapping[str, ToolSpec] | None = None) -> Checked | None:
     """Everything wrong with one document goes to the report; None when not even its outline holds."""
-    if not check_shapes(document, report):
-        return None
-    return check_graph(document, report, catalogue)
+    sound = check_shapes(document, report)
+    return None if sound is None else check_graph(document, sound, report, catalogue)
 
 
 def plan_of(definition: Definition, checked: Checked, catalogue: Mapping[str, ToolSpec] | None) -> Plan:

@@ -3,8 +3,8 @@
     {"files": {"./sub/child.yaml": {...}}, "main": {...}}
 
 The keys of `files` are paths relative to the main file's folder. The bytes are JSON with sorted keys and numbers as
-they were read (1.0 stays a float, which RFC 8785 would not keep), and the digest is the sha256 of exactly these bytes, so
-that a stored definition proves itself. A child file is a definition of its own: its document, and of `files` those that
+they were read (1.0 stays a float, which RFC 8785 would not keep), and the digest is the sha256 of exactly these
+bytes, so that a stored definition proves itself. A child file is a definition of its own: its document, and of `files` those that
 it names, with paths relative to its own folder. A parent names its children by their digests, which are the same
 whether the child is deployed alone or inside.
 """
@@ -85,7 +85,9 @@ def decode_definition(data: bytes) -> Definition:
     try:
         raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise DataError(f"not a definition: {error}") from error
+        msg = f"not a definition: {error}"
+        raise DataError(msg) from error
     if not isinstance(raw, dict) or set(raw) != {"main", "files"} or not isinstance(raw["files"], dict):
-        raise DataError("not a definition: expected `main` and `files`")
+        msg = "not a definition: expected `main` and `files`"
+        raise DataError(msg)
     return Definition(raw["main"], raw["files"])

@@ -32,10 +32,12 @@ def parse_duration_ms(value: Any) -> int:
         DurationError: something else, or outside 1 ms to 30 d.
     """
     if (isinstance(value, str) and value.strip().lower() in _ENDLESS) or value == float("inf"):
-        raise DurationError(f"{shown(value)}: infinite is not available", f"write a duration from {BOUNDS}")
+        msg = f"{shown(value)}: infinite is not available"
+        raise DurationError(msg, f"write a duration from {BOUNDS}")
     hint = f"write a number and ms, s, m, h or d, such as `10m` or `1h30m`, from {BOUNDS}"
     if not isinstance(value, str):
-        raise DurationError(f"expected a duration, got {shown(value)}", hint)
+        msg = f"expected a duration, got {shown(value)}"
+        raise DurationError(msg, hint)
     text = value.strip()
     fraction = _FRACTION.fullmatch(text)
     if fraction:
@@ -43,9 +45,11 @@ def parse_duration_ms(value: Any) -> int:
     elif _WHOLE.fullmatch(text):
         total_ms = sum(int(number) * _UNITS_MS[unit] for number, unit in _PART.findall(text))
     else:
-        raise DurationError(f"expected a duration, got {shown(value)}", hint)
+        msg = f"expected a duration, got {shown(value)}"
+        raise DurationError(msg, hint)
     if not names.DURATION_MS_MIN <= total_ms <= names.DURATION_MS_MAX:
-        raise DurationError(f"a duration of {shown(value)} is outside the bounds", f"write one from {BOUNDS}")
+        msg = f"a duration of {shown(value)} is outside the bounds"
+        raise DurationError(msg, f"write one from {BOUNDS}")
     return total_ms
 
 
@@ -57,9 +61,11 @@ def instant_ms(value: Any) -> int:
     """
     hint = "write it as `2026-01-31T06:00:00Z`"
     if not isinstance(value, str) or not _INSTANT.fullmatch(value.strip()):
-        raise DurationError(f"expected an instant with a time zone, got {shown(value)}", hint)
+        msg = f"expected an instant with a time zone, got {shown(value)}"
+        raise DurationError(msg, hint)
     try:
         parsed = datetime.datetime.fromisoformat(value.strip())
     except ValueError as error:
-        raise DurationError(f"{shown(value)} is no instant ({error})", hint) from error
+        msg = f"{shown(value)} is no instant ({error})"
+        raise DurationError(msg, hint) from error
     return (parsed - datetime.datetime.fromtimestamp(0, datetime.UTC)) // datetime.timedelta(milliseconds=1)

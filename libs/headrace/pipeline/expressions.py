@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline import cel_library, collecting, scanner
@@ -61,6 +61,17 @@ class Template:
     optional: frozenset[str]
     uses_files: bool
     tree: Any
+    found: tuple["Found", ...] = ()
+    """Every expression with its place, for checks against what is declared."""
+
+
+class Found(NamedTuple):
+    """An expression of a template: which string it stands in, where its source begins there, and the source."""
+
+    path: tuple[str | int, ...]
+    start: int
+    source: str
+    expression: Expression
 
 
 FileReader = Callable[[str], str]
@@ -283,7 +294,8 @@ def _placed(expression: Expression, error: ExpressionError) -> ExpressionError:
 
 def _evaluate_with_files(expression: Expression, data: dict[str, Any], files: FileReader | None) -> Any:
     if files is None:
-        raise ExpressionError(f"{_short(expression)}: file() can only be read by an executor")
+        msg = f"{_short(expression)}: file() can only be read by an executor"
+        raise ExpressionError(msg)
     failures: list[BaseException] = []
     try:
         function = cel_library.file_function(files, failures)
@@ -312,14 +324,17 @@ def _short(expression: Expression) -> str:
 
 def _at_path(expression: Expression, binding: _Binding, path: tuple[str, ...], values: Mapping[str, Any]) -> Any:
     if binding.dotted not in values:
-        raise ExpressionError(f"{_short(expression)}: `{binding.dotted}` has no value here")
+        msg = f"{_short(expression)}: `{binding.dotted}` has no value here"
+        raise ExpressionError(msg)
     value = values[binding.dotted]
     for name in path:
         if not isinstance(value, dict):
             text = f"`{name}` looked for in {kind_of(value)}, which has no fields"
-            raise ExpressionError(f"{_short(expression)}: {text}")
+            msg = f"{_short(expression)}: {text}"
+            raise ExpressionError(msg)
         if name not in value:
-            raise ExpressionError(f"{_short(expression)}: there is no `{name}`{_present(value)}")
+            msg = f"{_short(expression)}: there is no `{name}`{_present(value)}"
+            raise ExpressionError(msg)
         value = value[name]
     return value
 
@@ -339,7 +354,8 @@ def _scope(expression: Expression, bindings: tuple[_Binding, ...], values: Mappi
             value, trie = values[dotted], binding.trie
             target[binding.key] = value if trie is None or not isinstance(value, dict) else _pruned(value, trie)
         elif binding.required:
-            raise ExpressionError(f"{_short(expression)}: `{dotted}` has no value here")
+            msg = f"{_short(expression)}: `{dotted}` has no value here"
+            raise ExpressionError(msg)
     return scope
 
 
@@ -390,17 +406,25 @@ def compile_template(tree: Any, *, item_name: str = "item") -> Template:
     node, source = compiler.compile(tree, ())
     if compiler.faults:
         raise RefusedExpressionError(tree, tuple(compiler.faults))
-    found = compiler.expressions
-    reads = frozenset[str]().union(*(expression.reads for expression in found))
-    required = frozenset[str]().union(*(expression.reads - expression.optional for expression in found))
-    uses_files = any(expression.uses_files for expression in found)
-    return Template(source=source, reads=reads, optional=reads - required, uses_files=uses_files, tree=node)
+    reads, required, uses_files = set[str](), set[str](), False
+    for _, _, _, expression in compiler.found:
+        reads |= expression.reads
+        required |= expression.reads - expression.optional
+        uses_files |= expression.uses_files
+    return Template(
+        source=source,
+        reads=frozenset(reads),
+        optional=frozenset(reads - required),
+        uses_files=uses_files,
+        tree=node,
+        found=tuple(compiler.found),
+    )
 
 
 class _TemplateCompiler:
     def __init__(self, item_name: str) -> None:
         self.item_name = item_name
-        self.expressions: list[Expression] = []
+        self.found: list[Found] = []
         self.faults: list[Fault] = []
 
     def compile(self, tree: Any, path: tuple[str | int, ...]) -> tuple[Any, Any]:
@@ -445,7 +469,7 @@ class _TemplateCompiler:
                     Fault(path, piece.start + fault.offset, fault.text, fault.hint) for fault in error.faults
                 ]
                 continue
-            self.expressions.append(expression)
+            self.found.append(Found(path, piece.start, piece.text, expression))
             parts.append(expression)
             sources.append(f"${{{{{expression.source}}}}}")
         if len(parts) == 1:

@@ -47,13 +47,15 @@ def kind_of(value: Any) -> str:
 
 def _listed(value: Any, function: str) -> Sequence[Any]:
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{function}() takes a list, got {kind_of(value)}")
+        msg = f"{function}() takes a list, got {kind_of(value)}"
+        raise ValueError(msg)
     return value
 
 
 def _mapped(value: Any, function: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{function}() takes a map, got {kind_of(value)}")
+        msg = f"{function}() takes a map, got {kind_of(value)}"
+        raise ValueError(msg)
     return value
 
 
@@ -64,15 +66,18 @@ def _is_number(value: Any) -> bool:
 def _numbers(values: Any, function: str) -> Sequence[int | float]:
     for index, value in enumerate(_listed(values, function)):
         if not _is_number(value):
-            raise ValueError(f"{function}() takes numbers, got {kind_of(value)} at index {index}")
+            msg = f"{function}() takes numbers, got {kind_of(value)} at index {index}"
+            raise ValueError(msg)
     return values  # type: ignore[no-any-return]  # every element was just checked
 
 
 def _in_range(number: int | float, function: str) -> int | float:
     if isinstance(number, int) and not INT_MIN <= number <= INT_MAX:
-        raise ValueError(f"{function}() leaves the 64-bit range")
+        msg = f"{function}() leaves the 64-bit range"
+        raise ValueError(msg)
     if isinstance(number, float) and not math.isfinite(number):
-        raise ValueError(f"{function}() is not finite")
+        msg = f"{function}() is not finite"
+        raise ValueError(msg)
     return number
 
 
@@ -85,7 +90,8 @@ def average(values: Any) -> float:
     """`avg`: always a double. Of nothing it is an error, not 0."""
     numbers = _numbers(values, "avg")
     if not numbers:
-        raise ValueError("avg() of an empty list has no value")
+        msg = "avg() of an empty list has no value"
+        raise ValueError(msg)
     return float(_in_range(sum(numbers) / len(numbers), "avg"))
 
 
@@ -93,7 +99,8 @@ def _sortable(values: Sequence[Any], function: str) -> None:
     if all(isinstance(value, str) for value in values) or all(_is_number(value) for value in values):
         return
     kinds = sorted({kind_of(value) for value in values})
-    raise ValueError(f"{function}() compares only numbers with numbers and text with text, got {', '.join(kinds)}")
+    msg = f"{function}() compares only numbers with numbers and text with text, got {', '.join(kinds)}"
+    raise ValueError(msg)
 
 
 def least(values: Any) -> Any:
@@ -108,7 +115,8 @@ def greatest(values: Any) -> Any:
 
 def _extreme(values: Any, pick: Callable[[Sequence[Any]], Any], function: str) -> Any:
     if not _listed(values, function):
-        raise ValueError(f"{function}() of an empty list has no value")
+        msg = f"{function}() of an empty list has no value"
+        raise ValueError(msg)
     _sortable(values, function)
     return pick(values)
 
@@ -117,9 +125,11 @@ def at_path(value: Any, path: str, function: str) -> Any:
     """The value at a dotted path such as `metrics.lines`; an empty path is the value itself."""
     for name in path.split(".") if path else ():
         if not isinstance(value, dict):
-            raise ValueError(f'{function}(): "{path}" looks for `{name}` in {kind_of(value)}')
+            msg = f'{function}(): "{path}" looks for `{name}` in {kind_of(value)}'
+            raise ValueError(msg)
         if name not in value:
-            raise ValueError(f'{function}(): an item has no `{name}` on the path "{path}"')
+            msg = f'{function}(): an item has no `{name}` on the path "{path}"'
+            raise ValueError(msg)
         value = value[name]
     return value
 
@@ -187,7 +197,8 @@ def ordered(value: Any) -> list[Any]:
 
 def _bounded(chars: int, function: str) -> None:
     if chars > TEXT_CHARS_MAX:
-        raise ValueError(f"{function}() would give more than {TEXT_CHARS_MAX} characters")
+        msg = f"{function}() would give more than {TEXT_CHARS_MAX} characters"
+        raise ValueError(msg)
 
 
 def join(values: Any, separator: str = "") -> str:
@@ -205,7 +216,8 @@ def split(text: str, separator: str) -> list[str]:
 def replace(text: str, old: str, new: str) -> str:
     """Every occurrence of `old` replaced."""
     if not old:
-        raise ValueError("replace() needs something to look for")
+        msg = "replace() needs something to look for"
+        raise ValueError(msg)
     _bounded(len(text) + text.count(old) * (len(new) - len(old)), "replace")
     return text.replace(old, new)
 
@@ -219,7 +231,8 @@ def substring(text: str, start: int, end: int | None = None) -> str:
     """From one character to before another, counting from 0; outside of the text is an error."""
     stop = len(text) if end is None else end
     if not 0 <= start <= stop <= len(text):
-        raise ValueError(f"substring({start}, {stop}) lies outside of a text of {len(text)} characters")
+        msg = f"substring({start}, {stop}) lies outside of a text of {len(text)} characters"
+        raise ValueError(msg)
     return text[start:stop]
 
 
@@ -235,9 +248,11 @@ def parse_json(text: str) -> Any:
             text, object_pairs_hook=_unrepeated, parse_constant=_not_json, parse_int=_int64, parse_float=_finite
         )
     except json_module.JSONDecodeError as error:
-        raise ValueError(f"json(): {error.msg} at line {error.lineno}, column {error.colno}") from error
+        msg = f"json(): {error.msg} at line {error.lineno}, column {error.colno}"
+        raise ValueError(msg) from error
     except RecursionError as error:
-        raise ValueError("json(): nested too deep") from error
+        msg = "json(): nested too deep"
+        raise ValueError(msg) from error
     _check_depth(value)
     return value
 
@@ -245,24 +260,28 @@ def parse_json(text: str) -> Any:
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("json(): a key occurs twice in one object")
+        msg = "json(): a key occurs twice in one object"
+        raise ValueError(msg)
     return made
 
 
 def _not_json(word: str) -> Any:
-    raise ValueError(f"json(): {word} is not JSON")
+    msg = f"json(): {word} is not JSON"
+    raise ValueError(msg)
 
 
 def _int64(digits: str) -> int:
     if len(digits) > 20 or not INT_MIN <= int(digits) <= INT_MAX:
-        raise ValueError("json(): an integer is outside the 64-bit range")
+        msg = "json(): an integer is outside the 64-bit range"
+        raise ValueError(msg)
     return int(digits)
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError("json(): a number is not finite")
+        msg = "json(): a number is not finite"
+        raise ValueError(msg)
     return number
 
 
@@ -277,4 +296,5 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"json(): nested deeper than {JSON_DEPTH_MAX}")
+    msg = f"json(): nested deeper than {JSON_DEPTH_MAX}"
+    raise ValueError(msg)

@@ -48,20 +48,37 @@ class Checked:
     outputs: dict[str, Template]
 
 
-def check_graph(document: Mapping[str, Any], report: Report, catalogue: Mapping[str, ToolSpec] | None) -> Checked:
-    """Compile everything that is evaluated and check every reference. Problems go to the report."""
-    return _Graph(document, report, catalogue).check()
+def check_graph(
+    document: Mapping[str, Any],
+    sound: Mapping[str, Any],
+    report: Report,
+    catalogue: Mapping[str, ToolSpec] | None,
+) -> Checked:
+    """Compile everything that is evaluated and check every reference. Problems go to the report.
+
+    Args:
+        document: Whole, for the names it declares.
+        sound: What of it can be looked at, see `check_shapes`.
+    """
+    return _Graph(document, sound, report, catalogue).check()
 
 
 class _Graph:
-    def __init__(self, document: Mapping[str, Any], report: Report, catalogue: Mapping[str, ToolSpec] | None) -> None:
-        self.document, self.report, self.catalogue = document, report, catalogue
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        sound: Mapping[str, Any],
+        report: Report,
+        catalogue: Mapping[str, ToolSpec] | None,
+    ) -> None:
+        self.document, self.report, self.catalogue = sound, report, catalogue
         self.ids: Mapping[str, Any] = document["steps"]
-        self.known = {"inputs": document.get("inputs", {}), "vars": document.get("vars", {})}
+        declared = {name: document.get(name, {}) for name in ("inputs", "vars")}
+        self.known = {name: found if isinstance(found, dict) else {} for name, found in declared.items()}
 
     def check(self) -> Checked:
         """All of it, in the order of the file."""
-        steps = [self._step(step_id, body) for step_id, body in self.ids.items()]
+        steps = [self._step(step_id, body) for step_id, body in self.document["steps"].items()]
         outputs = {
             name: self._template(tree, ("outputs", name)) for name, tree in self.document.get("outputs", {}).items()
         }
@@ -139,23 +156,11 @@ class _Graph:
                 at = (*path, *fault.path)
                 self.report.inside(at, _string_at(tree, fault.path), fault.offset, "E1301", fault.text, fault.hint)
             return Template(source=tree, reads=frozenset(), optional=frozenset(), uses_files=False, tree=None)
-        if template.reads:
-            self._template_references(tree, path, item, only)
+        for below, start, source, expression in template.found:
+            if expression.references:
+                text = _string_at(tree, below)
+                self._references(expression, (*path, *below), text, source, start, item=item, only=only)
         return template
-
-    def _template_references(self, tree: Any, path: Path, item: str, only: frozenset[str]) -> None:
-        match tree:
-            case str() if scanner.OPEN in tree:
-                for piece in scanner.pieces(tree):
-                    if piece.is_expression:
-                        expression = compile_expression(piece.text, item_name=item or "item")
-                        self._references(expression, path, tree, piece.text, piece.start, item=item, only=only)
-            case dict():
-                for key, inner in tree.items():
-                    self._template_references(inner, (*path, key), item, only)
-            case list():
-                for index, inner in enumerate(tree):
-                    self._template_references(inner, (*path, index), item, only)
 
     def _bare(self, value: str, path: Path) -> tuple[str, int] | None:
         """The source of an expression that may stand bare or inside `${{ }}`, and where in the text it begins."""
@@ -267,7 +272,7 @@ class _Graph:
 
 
 def _find_cycle(start: str, after: Mapping[str, list[str]], done: set[str]) -> list[str]:
-    """A cycle reachable from a step, as `a, b, c, a` in the order of waiting; empty when there is none. Not recursive."""
+    """A cycle reachable from a step, as `a, b, c, a` in the order of waiting; empty when there is none."""
     if start in done:
         return []
     trail = [start]
@@ -282,7 +287,7 @@ def _find_cycle(start: str, after: Mapping[str, list[str]], done: set[str]) -> l
         elif following in on_trail:
             done.update(trail)
             return [*trail[trail.index(following) :], following]
-        elif following not in done:
+        elif following not in done and following in after:
             trail.append(following)
             on_trail.add(following)
             open_.append(iter(after[following]))

@@ -18,7 +18,7 @@ import yaml
 
 from headrace.contracts.errors import InputFileError
 from headrace.pipeline.functions import INT_MAX, INT_MIN
-from headrace.pipeline.positions import Place, Positions, Step
+from headrace.pipeline.positions import Positions, Step
 from headrace.pipeline.problems import PROBLEMS_MAX, Problem, RefusedDefinitionError, shown
 
 DOCUMENT_BYTES_MAX: Final = 1024 * 1024
@@ -36,6 +36,9 @@ _WORDS: Final = {
 }
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What YAML calls not printable."""
+_NOT_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
+_MAY_BE_OTHER: Final = frozenset(["", *"~+-.0123456789nNtTfF"])
+"""How null, booleans and numbers begin."""
 _BRACKETS = re.compile(r"[\[\]{}]|\"(?:[^\"\\]|\\.)*\"|'[^']*'")
 _TAB_INDENT = re.compile(r" *\t")
 
@@ -58,18 +61,22 @@ def read_file(path: str | Path, *, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise InputFileError(f"{path}: {error.strerror}") from error
+        msg = f"{path}: {error.strerror}"
+        raise InputFileError(msg) from error
     except ValueError as error:
-        raise InputFileError(f"{shown(str(path))}: {error}") from error
+        msg = f"{shown(str(path))}: {error}"
+        raise InputFileError(msg) from error
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             what = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
-            raise InputFileError(f"{path}: {what}")
+            msg = f"{path}: {what}"
+            raise InputFileError(msg)
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(bytes_max + 1)
     except OSError as error:
-        raise InputFileError(f"{path}: {error.strerror}") from error
+        msg = f"{path}: {error.strerror}"
+        raise InputFileError(msg) from error
     finally:
         os.close(descriptor)
 
@@ -137,11 +144,13 @@ class _StopError(Exception):
 class _Open:
     """A map or list whose end has not come."""
 
-    made: dict[str, Any] | list[Any]
+    made: Any
+    is_map: bool
     path: tuple[Step, ...]
     key: str | None = None
     """In a map: the key whose value comes next, None when a key comes next."""
-    seen: dict[str, Place] = field(default_factory=dict)
+    key_path: tuple[Step, ...] = ()
+    seen: dict[str, Any] = field(default_factory=dict)
     is_key: bool = False
     """A map or list that stands where a key should: reported, read over, thrown away."""
 
@@ -154,7 +163,8 @@ class _Walk:
         self.positions = Positions(text)
         self.problems: list[Problem] = []
         self.nodes = 0
-        self.read_to = 0
+        self.documents = 0
+        self.last: Any = None
         self.open: list[_Open] = []
         self.root: list[Any] = []
 
@@ -167,24 +177,36 @@ class _Walk:
 
     def document(self) -> Any:
         """The value of the only document; what it is worth only the problems tell."""
-        documents = 0
         try:
-            for event in self._events():
-                if isinstance(event, yaml.DocumentStartEvent):
-                    documents += 1
-                    if documents > 1:
-                        self.problem(
-                            event, "E1012", "one document expected, a second begins here", "remove it and the `---`"
-                        )
-                        raise _StopError
-                else:
-                    self._take(event)
+            self._walk()
         except _StopError:
             return None
         if not self.root or (self.root == [None] and not self.problems):
             self.problems.append(Problem(self.file, 1, 1, "E1001", "empty definition"))
             return None
         return self.root[0]
+
+    def _walk(self) -> None:
+        take = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.MappingStartEvent: self._opened,
+            yaml.SequenceStartEvent: self._opened,
+            yaml.MappingEndEvent: self._closed,
+            yaml.SequenceEndEvent: self._closed,
+            yaml.AliasEvent: self._alias,
+            yaml.DocumentStartEvent: self._document_started,
+        }
+        for event in self._events():
+            handler = take.get(event.__class__)
+            if handler is not None:
+                self.last = event
+                handler(event)
+
+    def _document_started(self, event: Any) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            self.problem(event, "E1012", "one document expected", "remove what follows this `---`")
+            raise _StopError
 
     def _events(self) -> Iterator[Any]:
         try:
@@ -218,7 +240,7 @@ class _Walk:
         """The parser looked 1,000 brackets ahead before the first event; find the one that is too many."""
         allowed = DEPTH_MAX - len(self.open)
         depth = 0
-        for match in _BRACKETS.finditer(self.text, self.read_to):
+        for match in _BRACKETS.finditer(self.text, self.last.end_mark.index if self.last else 0):
             depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
             if depth > allowed:
                 line, column = _line_column(self.text, match.start())
@@ -226,88 +248,78 @@ class _Walk:
                 return
         self.problems.append(Problem(self.file, 1, 1, "E1013", f"nesting deeper than {DEPTH_MAX}"))
 
-    def _take(self, event: Any) -> None:
-        self.read_to = event.end_mark.index
-        match event:
-            case yaml.ScalarEvent():
-                self._properties(event)
-                self._scalar(event)
-            case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                self._properties(event)
-                self._opened(event)
-            case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
-                closed = self.open.pop()
-                if not closed.is_key:
-                    self._value_done(closed.made)
-            case yaml.AliasEvent():
-                self._count(event)
-                self.problem(event, "E1007", f"aliases are not allowed (`*{shown(event.anchor)[1:-1]}`)", _NO_ANCHORS)
-                self._put(event, None, is_text=True)
-
-    def _properties(self, event: Any) -> None:
-        self._count(event)
+    def _checked(self, event: Any) -> None:
+        """What every node must not be: one too many, an anchor, a tag."""
+        self.nodes += 1
+        if self.nodes > NODES_MAX:
+            self.problem(event, "E1014", f"more than {NODES_MAX} nodes")
+            raise _StopError
         if event.anchor is not None:
             self.problem(event, "E1007", f"anchors are not allowed (`&{shown(event.anchor)[1:-1]}`)", _NO_ANCHORS)
         if event.tag is not None:
             self.problem(event, "E1009", f"tags are not allowed ({shown(event.tag)[1:-1]})", "write the plain value")
 
-    def _count(self, event: Any) -> None:
-        self.nodes += 1
-        if self.nodes > NODES_MAX:
-            self.problem(event, "E1014", f"more than {NODES_MAX} nodes")
-            raise _StopError
+    def _alias(self, event: Any) -> None:
+        self.problem(event, "E1007", f"aliases are not allowed (`*{shown(event.anchor)[1:-1]}`)", _NO_ANCHORS)
+        self._put(event, None, is_text=True)
 
     def _opened(self, event: Any) -> None:
+        self._checked(event)
         if len(self.open) >= DEPTH_MAX:
             self.problem(event, "E1013", f"nesting deeper than {DEPTH_MAX}")
             raise _StopError
-        made: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
-        is_key = self._expects_key()
-        if is_key:
+        is_map = event.__class__ is yaml.MappingStartEvent
+        made: Any = {} if is_map else []
+        parent = self.open[-1] if self.open else None
+        is_key = parent is not None and parent.is_map and parent.key is None
+        if parent is not None and is_key:
             self.problem(event, "E1011", f"a key is text, this is {shown(made)}", "write a plain word")
-            self.open[-1].key = ""
+            parent.key = ""
+            parent.key_path = (*parent.path, "")
         path = self._next_path()
         if not is_key:
-            self._note(event, path)
-        self.open.append(_Open(made, path, is_key=is_key))
+            self.positions.values[path] = event
+        self.open.append(_Open(made, is_map, path, is_key=is_key))
 
-    def _expects_key(self) -> bool:
-        return bool(self.open) and isinstance(self.open[-1].made, dict) and self.open[-1].key is None
+    def _closed(self, _: Any) -> None:
+        closed = self.open.pop()
+        if not closed.is_key:
+            self._value_done(closed.made)
 
     def _next_path(self) -> tuple[Step, ...]:
         if not self.open:
             return ()
         parent = self.open[-1]
-        step = parent.key if isinstance(parent.made, dict) else len(parent.made)
-        return (*parent.path, "" if step is None else step)
-
-    def _note(self, event: Any, path: tuple[Step, ...]) -> None:
-        mark = event.start_mark
-        style = getattr(event, "style", None) or ""
-        self.positions.values[path] = Place(mark.line + 1, mark.column + 1, mark.index, style)
+        return parent.key_path if parent.is_map else (*parent.path, len(parent.made))
 
     def _scalar(self, event: Any) -> None:
-        if len(event.value) > SCALAR_BYTES_MAX or len(event.value.encode("utf-8", "surrogatepass")) > SCALAR_BYTES_MAX:
+        self._checked(event)
+        value: str = event.value
+        if len(value) * 4 > SCALAR_BYTES_MAX and len(value.encode("utf-8", "surrogatepass")) > SCALAR_BYTES_MAX:
             self.problem(event, "E1015", f"a scalar of more than {SCALAR_BYTES_MAX} bytes", "read it with `file()`")
-        if _NOT_TEXT.search(event.value) and re.search("[\ud800-\udfff\x00]", event.value):
-            self.problem(event, "E1004", "a lone surrogate or NUL in an escape")
         if event.style:
-            self._put(event, event.value, is_text=True)
-            return
-        value = event.value
-        is_text = False
+            if event.style == '"' and _NOT_CHARACTERS.search(value):
+                self.problem(event, "E1004", "an escape gives NUL or half of a surrogate pair")
+            self._put(event, value, is_text=True)
+        elif value[:1] in _MAY_BE_OTHER:
+            self._plain(event)
+        else:
+            self._put(event, value, is_text=True)
+
+    def _plain(self, event: Any) -> None:
+        """An unquoted scalar that may be something else than text."""
+        value: str = event.value
         if value in _WORDS:
-            value = _WORDS[value]
+            self._put(event, _WORDS[value], is_text=False)
         elif _INT.fullmatch(value):
-            value = self._integer(event)
+            self._put(event, self._integer(event), is_text=False)
         elif _FLOAT.fullmatch(value):
-            value = self._float(event)
+            self._put(event, self._float(event), is_text=False)
         elif _NOT_FINITE.fullmatch(value):
             self.problem(event, "E1017", f"{value} is not a finite number", "quote it if it is text")
-            value = 0.0
+            self._put(event, 0.0, is_text=False)
         else:
-            is_text = True
-        self._put(event, value, is_text=is_text)
+            self._put(event, value, is_text=True)
 
     def _integer(self, event: Any) -> int:
         digits: str = event.value
@@ -328,41 +340,37 @@ class _Walk:
 
     def _put(self, event: Any, value: Any, *, is_text: bool) -> None:
         """A scalar is complete: it is the next key, or a value."""
-        if not self._expects_key():
-            self._note(event, self._next_path())
-            self._value_done(value)
-            return
-        self._key(event, value, is_text=is_text)
+        if self.open:
+            parent = self.open[-1]
+            if parent.is_map and parent.key is None:
+                self._key(parent, event, value, is_text=is_text)
+                return
+        self.positions.values[self._next_path()] = event
+        self._value_done(value)
 
-    def _key(self, event: Any, value: Any, *, is_text: bool) -> None:
-        parent = self.open[-1]
-        if (event.__class__ is yaml.ScalarEvent and event.style is None) or is_text is False:
-            if event.__class__ is yaml.ScalarEvent and event.value == "<<":
-                self.problem(event, "E1008", "merge keys are not allowed", "write the keys out")
-            elif not is_text:
-                self.problem(event, "E1011", f"a key is text, this is {shown(value)}", "quote it")
-        key = value if is_text and isinstance(value, str) else ""
-        mark = event.start_mark
-        place = Place(mark.line + 1, mark.column + 1, mark.index, getattr(event, "style", None) or "")
-        first = parent.seen.get(key)
-        if first is not None and key:
-            self.problem(
-                event,
-                "E1010",
-                f"the key `{shown(key)[1:-1]}` stands here twice",
-                f"first at {first.line}:{first.column}",
-            )
-        parent.seen.setdefault(key, place)
+    def _key(self, parent: _Open, event: Any, value: Any, *, is_text: bool) -> None:
+        key = ""
+        if not is_text:
+            self.problem(event, "E1011", f"a key is text, this is {shown(value)}", "quote it")
+        elif value == "<<" and not event.style:
+            self.problem(event, "E1008", "merge keys are not allowed", "write the keys out")
+        elif value is not None:
+            key = value
+        if key in parent.seen and key:
+            first = parent.seen[key].start_mark
+            text, place = f"`{shown(key)[1:-1]}` is here for the second time", f"{first.line + 1}:{first.column + 1}"
+            self.problem(event, "E1010", text, f"the first is at {place}")
+        parent.seen.setdefault(key, event)
         parent.key = key
-        self.positions.keys[(*parent.path, key)] = place
+        parent.key_path = (*parent.path, key)
+        self.positions.keys[parent.key_path] = event
 
     def _value_done(self, value: Any) -> None:
         if not self.open:
             self.root.append(value)
             return
         parent = self.open[-1]
-        if isinstance(parent.made, dict):
-            assert parent.key is not None
+        if parent.is_map:
             parent.made[parent.key] = value
             parent.key = None
         else:

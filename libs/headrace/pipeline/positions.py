@@ -1,7 +1,7 @@
 """Where the values of a document stand, down to a character inside a scalar."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Step = str | int
 Path = tuple[Step, ...]
@@ -17,33 +17,39 @@ class Place(NamedTuple):
     style: str = ""
 
 
+def _place(event: Any) -> Place:
+    mark = event.start_mark
+    return Place(mark.line + 1, mark.column + 1, mark.index, getattr(event, "style", None) or "")
+
+
 @dataclass(slots=True)
 class Positions:
-    """Path → place, of values and of the keys that hold them."""
+    """Path → the parser's event, of values and of the keys that hold them: places are made only for what is wrong."""
 
     text: str = ""
-    values: dict[Path, Place] = field(default_factory=dict)
-    keys: dict[Path, Place] = field(default_factory=dict)
+    values: dict[Path, Any] = field(default_factory=dict)
+    keys: dict[Path, Any] = field(default_factory=dict)
 
     def value(self, path: Path) -> Place:
         """Where a value stands, or the nearest thing around it."""
         while path:
-            place = self.values.get(path) or self.keys.get(path)
-            if place is not None:
-                return place
+            event = self.values.get(path) or self.keys.get(path)
+            if event is not None:
+                return _place(event)
             path = path[:-1]
-        return self.values.get((), Place(1, 1))
+        return _place(self.values[()]) if () in self.values else Place(1, 1)
 
     def key(self, path: Path) -> Place:
         """Where the key of a value stands, or else the value."""
-        return self.keys.get(path) or self.value(path)
+        event = self.keys.get(path)
+        return self.value(path) if event is None else _place(event)
 
     def inside(self, path: Path, value: str, offset: int) -> Place:
         """Where a character of a scalar stands in the file; quoting, folding and indentation are looked through."""
-        place = self.values.get(path)
-        if place is None or not self.text:
+        event = self.values.get(path)
+        if event is None or not self.text:
             return self.value(path)
-        index = self._aligned(place, value, offset)
+        index = self._aligned(_place(event), value, offset)
         line_start = self.text.rfind("\n", 0, index) + 1
         return Place(self.text.count("\n", 0, index) + 1, index - line_start + 1, index)
 

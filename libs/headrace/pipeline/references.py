@@ -141,7 +141,8 @@ class _Walker:
     def _count(self, nodes: int = 1) -> None:
         self.analysis.nodes += nodes
         if self.analysis.nodes > NODES_MAX:
-            raise TooManyNodesError(f"more than {NODES_MAX} syntax nodes")
+            msg = f"more than {NODES_MAX} syntax nodes"
+            raise TooManyNodesError(msg)
 
     def _call(self, call: Wire, bound: frozenset[str]) -> None:
         self.analysis.functions.add(_text(call, 2))
@@ -168,7 +169,8 @@ class _Walker:
         copies = max((sum(path[: len(other)] == other for other in paths) for path in set(paths)), default=1)
         self.analysis.growth *= max(1, copies)
         if self.analysis.growth > GROWTH_MAX:
-            raise TooManyNodesError(f"it multiplies its data more than {GROWTH_MAX} times")
+            msg = f"it multiplies its data more than {GROWTH_MAX} times"
+            raise TooManyNodesError(msg)
 
     def _variable(self, fields: Wire, bound: frozenset[str]) -> bool:
         """Note the variable with constant fields that this expression is, if it is. Walks down from the last field."""
@@ -178,7 +180,8 @@ class _Walker:
         while True:
             length += 1
             if length > NODES_MAX:
-                raise TooManyNodesError(f"more than {NODES_MAX} syntax nodes")
+                msg = f"more than {NODES_MAX} syntax nodes"
+                raise TooManyNodesError(msg)
             number, value = next(((number, value) for number, value in fields if isinstance(value, bytes)))
             assert isinstance(value, bytes)
             inner = _wire(value)

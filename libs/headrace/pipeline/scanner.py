@@ -14,6 +14,11 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_BRACES = re.compile(
+    r"""//[^\n]*|[rRbB]{0,2}(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|[{}]""",
+    re.DOTALL,
+)
+"""What matters for finding the end of an expression: braces, and what may hide them."""
 OPEN = "${{"
 
 
@@ -53,15 +58,16 @@ def _end_of_expression(text: str, start: int) -> int:
     """Offset of the `}}` that closes an expression: braces of maps are balanced, those inside strings don't count."""
     depth = 0
     previous_brace = -2
-    for token in tokens(text, start):
-        if token.text == "{":
+    for match in _BRACES.finditer(text, start):
+        brace = match[0]
+        if brace == "{":
             depth += 1
-        elif token.text == "}" and depth > 0:
+        elif brace == "}" and depth > 0:
             depth -= 1
-        elif token.text == "}":
-            if previous_brace == token.start - 1:
+        elif brace == "}":
+            if previous_brace == match.start() - 1:
                 return previous_brace
-            previous_brace = token.start
+            previous_brace = match.start()
     raise UnclosedExpressionError(start - len(OPEN))
 
 

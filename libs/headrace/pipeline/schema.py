@@ -27,7 +27,7 @@ ShapeKind = Literal[
 
 @dataclass(slots=True, frozen=True)
 class Shape:
-    """What a value must be. `templated`: a string with `${{ … }}` may stand for it, and is checked when it has a value."""
+    """What a value must be. `templated`: text with `${{ … }}` may stand for it, and is checked when it has a value."""
 
     kind: ShapeKind
     low: float = 0
@@ -87,14 +87,29 @@ _WORK: Final = ("llm", "tool", "transform")
 SCHEMA: Final[tuple[Row, ...]] = (
     Row("pipeline", "pipeline", _NAME, "The pipeline's name.", required=True),
     Row("pipeline", "description", _TEXT, "What it is for."),
-    Row("pipeline", "inputs", _map(Shape("json schema")), "JSON Schema of each input; required unless it has a default."),
-    Row("pipeline", "outputs", _map(_TEMPLATE), "What the run gives: a value, or a tree with expressions, for each name."),
+    Row(
+        "pipeline", "inputs", _map(Shape("json schema")), "JSON Schema of each input; required unless it has a default."
+    ),
+    Row(
+        "pipeline",
+        "outputs",
+        _map(_TEMPLATE),
+        "What the run gives: a value, or a tree with expressions, for each name.",
+    ),
     Row("pipeline", "triggers", _list(_record("trigger"), 100), "Events that start a run."),
-    Row("pipeline", "defaults", _record("defaults"), "Applied to every step of a matching kind that says nothing else."),
+    Row(
+        "pipeline", "defaults", _record("defaults"), "Applied to every step of a matching kind that says nothing else."
+    ),
     Row("pipeline", "limits", _record("limits"), "Bounds of one run."),
     Row("pipeline", "workspace", _FLAG, "Whether the run has a directory of its own."),
     Row("pipeline", "vars", _map(Shape("json")), "Constants, read as `vars.<name>`."),
-    Row("pipeline", "steps", _map(_record("step"), 1, names.STEPS_MAX), "The steps by id; order means nothing.", required=True),
+    Row(
+        "pipeline",
+        "steps",
+        _map(_record("step"), 1, names.STEPS_MAX),
+        "The steps by id; order means nothing.",
+        required=True,
+    ),
     Row("pipeline", "labels", _LABELS, "For finding and grouping runs."),
     Row("trigger", "event", _NAME, "The event's name, the last token of `hr.trig.<tenant>.<name>`.", required=True),
     Row("trigger", "when", Shape("condition"), "Start only if this holds; it sees `event`."),
@@ -111,23 +126,59 @@ SCHEMA: Final[tuple[Row, ...]] = (
     Row("retry", "on", _list(Shape("name"), 50), "Error codes worth repeating; else what the error itself says."),
     Row("step", "llm", _record("llm"), "One call of a language model.", kinds=("llm",)),
     Row("step", "tool", Shape("text", 1, 128), "One call of this tool.", kinds=("tool",)),
-    Row("step", "transform", Shape("transform"), "An expression or a map of expressions; no I/O.", kinds=("transform",)),
-    Row("step", "pipeline", Shape("pipeline"), "A child run: `./file.yaml`, `name` or `name@digest`.", kinds=("pipeline",)),
+    Row(
+        "step", "transform", Shape("transform"), "An expression or a map of expressions; no I/O.", kinds=("transform",)
+    ),
+    Row(
+        "step",
+        "pipeline",
+        Shape("pipeline"),
+        "A child run: `./file.yaml`, `name` or `name@digest`.",
+        kinds=("pipeline",),
+    ),
     Row("step", "wait", _record("wait"), "A durable timer.", kinds=("wait",)),
-    Row("step", "with", _free_map(_TEMPLATE), "Arguments of the tool, or inputs of the child.", kinds=("tool", "pipeline")),
+    Row(
+        "step",
+        "with",
+        _free_map(_TEMPLATE),
+        "Arguments of the tool, or inputs of the child.",
+        kinds=("tool", "pipeline"),
+    ),
     Row("step", "description", _TEXT, "What it is for."),
-    Row("step", "needs", Shape("steps or one"), "Steps that must have ended well first; reading their values implies it."),
+    Row(
+        "step",
+        "needs",
+        Shape("steps or one"),
+        "Steps that must have ended well first; reading their values implies it.",
+    ),
     Row("step", "when", Shape("condition"), "Skipped if this is false."),
-    Row("step", "foreach", Shape("list expression"), "Run once for each item of this list; `item` and `index` are in scope."),
+    Row(
+        "step",
+        "foreach",
+        Shape("list expression"),
+        "Run once for each item of this list; `item` and `index` are in scope.",
+    ),
     Row("step", "as", _NAME, "What the item is called instead of `item`.", needs="foreach"),
     Row("step", "max_parallel", Shape("whole", 1, PARALLEL_MAX), "Items in flight; 8 unless given.", needs="foreach"),
-    Row("step", "on_item_error", _choice("fail", "continue"), "What a failed item does to the others.", needs="foreach"),
-    Row("step", "timeout", _DURATION, "Of one attempt; 2m unless given, 1h for a child run.", kinds=(*_WORK, "pipeline")),
+    Row(
+        "step", "on_item_error", _choice("fail", "continue"), "What a failed item does to the others.", needs="foreach"
+    ),
+    Row(
+        "step", "timeout", _DURATION, "Of one attempt; 2m unless given, 1h for a child run.", kinds=(*_WORK, "pipeline")
+    ),
     Row("step", "deadline", _DURATION, "Of all attempts; 1h unless given.", kinds=(*_WORK, "pipeline")),
     Row("step", "retry", _record("retry"), "How failed attempts are repeated.", kinds=(*_WORK, "pipeline")),
     Row("step", "on_error", _choice("fail", "continue"), "Whether the run goes on when this step fails."),
-    Row("step", "effect", _choice(*EFFECTS), "What a second call would do; the tool says unless given.", kinds=("llm", "tool")),
-    Row("step", "on_unknown", _choice("fail", "retry"), "When nobody knows whether it happened.", kinds=("llm", "tool")),
+    Row(
+        "step",
+        "effect",
+        _choice(*EFFECTS),
+        "What a second call would do; the tool says unless given.",
+        kinds=("llm", "tool"),
+    ),
+    Row(
+        "step", "on_unknown", _choice("fail", "retry"), "When nobody knows whether it happened.", kinds=("llm", "tool")
+    ),
     Row("step", "artifacts", _list(Shape("pattern"), 100), "Files of the workspace to keep afterwards.", kinds=_WORK),
     Row("step", "priority", Shape("whole", -100, 100), "Higher starts first; 0 unless given."),
     Row("step", "labels", _LABELS, "For finding and grouping."),
@@ -137,13 +188,18 @@ SCHEMA: Final[tuple[Row, ...]] = (
     Row("llm", "messages", _list(_record("message")), "A whole conversation instead of a prompt."),
     Row("llm", "max_tokens", Shape("whole", 1, 10_000_000, templated=True), "Longest answer."),
     Row("llm", "temperature", Shape("number", 0, 2, templated=True), "How much chance."),
-    Row("llm", "output_schema", Shape("json schema"), "JSON Schema that the answer must fit; the output is then its value."),
+    Row(
+        "llm",
+        "output_schema",
+        Shape("json schema"),
+        "JSON Schema that the answer must fit; the output is then its value.",
+    ),
     Row("llm", "options", _free_map(_TEMPLATE), "The provider's own options."),
     Row("message", "role", _choice("system", "user", "assistant"), "Who speaks.", required=True),
     Row("message", "content", Shape("text", templated=True), "What is said.", required=True),
     Row("wait", "for", Shape("duration", templated=True), "How long."),
     Row("wait", "until", Shape("text", templated=True), "An instant, `2026-01-31T06:00:00Z`."),
-)  # fmt: skip
+)
 
 EXACTLY_ONE: Final[Mapping[str, tuple[str, ...]]] = {
     "step": KINDS,
@@ -165,7 +221,7 @@ _BY_PLACE: Final[Mapping[str, dict[str, Row]]] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a pipeline file, for editors. It knows shapes; graph and expressions are `validate`'s."""
+    """The JSON Schema (2020-12) of a pipeline file, for editors. Graph and expressions are checked elsewhere."""
     definitions = {place: _record_schema(place) for place in _BY_PLACE if place != "pipeline"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -200,34 +256,30 @@ def _shape_schema(shape: Shape) -> dict[str, Any]:
     return {"anyOf": [plain, _EXPRESSION]} if shape.templated and shape.kind != "text" else plain
 
 
+_NAME_SCHEMA: Final = {"type": "string", "pattern": f"^{NAME_PATTERN}$"}
+_FIXED: Final[Mapping[str, dict[str, Any]]] = {
+    "name": _NAME_SCHEMA,
+    "flag": {"type": "boolean"},
+    "duration": {"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$"},
+    "condition": {"type": ["string", "boolean"]},
+    "list expression": {"type": ["string", "array"]},
+    "transform": {"type": ["string", "object"]},
+    "json schema": {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+    "template": {},
+    "json": {},
+    "steps or one": {"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA}]},
+}
+
+
 def _plain_schema(shape: Shape) -> dict[str, Any]:
     match shape.kind:
         case "text" | "pattern" | "pipeline":
             return {"type": "string", "minLength": int(shape.low), "maxLength": int(shape.high)}
-        case "name":
-            return {"type": "string", "pattern": f"^{NAME_PATTERN}$"}
-        case "flag":
-            return {"type": "boolean"}
         case "whole" | "number":
             kind = "integer" if shape.kind == "whole" else "number"
             return {"type": kind, "minimum": shape.low, "maximum": shape.high}
         case "choice":
             return {"enum": list(shape.choices)}
-        case "duration":
-            return {"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$"}
-        case "condition":
-            return {"type": ["string", "boolean"]}
-        case "list expression":
-            return {"type": ["string", "array"]}
-        case "transform":
-            return {"type": ["string", "object"]}
-        case "json schema":
-            return {"$ref": "https://json-schema.org/draft/2020-12/schema"}
-        case "template" | "json":
-            return {}
-        case "steps or one":
-            name = {"type": "string", "pattern": f"^{NAME_PATTERN}$"}
-            return {"anyOf": [name, {"type": "array", "items": name}]}
         case "list":
             assert shape.item is not None
             return {"type": "array", "maxItems": int(shape.high), "items": _shape_schema(shape.item)}
@@ -239,3 +291,4 @@ def _plain_schema(shape: Shape) -> dict[str, Any]:
             return schema | {"additionalProperties": _shape_schema(shape.item)}
         case "record":
             return {"$ref": f"#/$defs/{shape.record}"}
+    return _FIXED[shape.kind]

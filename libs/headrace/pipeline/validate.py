@@ -5,7 +5,7 @@ Shapes come from the table in `schema`; what names refer to, and the graph, from
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ class Report:
     def __init__(self, file: str, positions: Positions) -> None:
         self.file, self.positions = file, positions
         self.found: list[Problem] = []
+        self.broken: set[Path] = set()
+        """The sections and steps, as paths of one or two, that have a problem."""
 
     @property
     def full(self) -> bool:
@@ -35,17 +37,18 @@ class Report:
 
     def value(self, path: Path, code: str, text: str, hint: str = "") -> None:
         """A problem with the value at a path."""
-        self._at(self.positions.value(path), code, text, hint)
+        self._at(path, self.positions.value(path), code, text, hint)
 
     def key(self, path: Path, code: str, text: str, hint: str = "") -> None:
         """A problem with the key that holds the value at a path."""
-        self._at(self.positions.key(path), code, text, hint)
+        self._at(path, self.positions.key(path), code, text, hint)
 
     def inside(self, path: Path, source: str, offset: int, code: str, text: str, hint: str = "") -> None:
         """A problem at a character of the text at a path."""
-        self._at(self.positions.inside(path, source, offset), code, text, hint)
+        self._at(path, self.positions.inside(path, source, offset), code, text, hint)
 
-    def _at(self, place: Place, code: str, text: str, hint: str) -> None:
+    def _at(self, path: Path, place: Place, code: str, text: str, hint: str) -> None:
+        self.broken.add(path[: 2 if path[:1] == ("steps",) else 1])
         if not self.full:
             self.found.append(Problem(self.file, place.line, place.column, code, text, hint))
 
@@ -59,18 +62,48 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(listed)}" if 0 < len(listed) <= 20 else ""
 
 
-def check_shapes(document: Any, report: Report) -> bool:
-    """Check keys, types and bounds. True when the document's outline can be relied on to look further."""
+def check_shapes(document: Any, report: Report) -> dict[str, Any] | None:
+    """Check keys, types and bounds.
+
+    Returns:
+        The document without the sections and steps that have a problem, so that the rest can be looked at further;
+        None when there are no steps to look at.
+    """
     if not isinstance(document, dict):
         report.value((), "E1102", f"a pipeline is a map, got {shown(document)}", "begin with `pipeline: <name>`")
-        return False
+        return None
     _Shapes(report).record(document, "pipeline", ())
-    return not report.found
+    steps = document.get("steps")
+    if not isinstance(steps, dict):
+        return None
+    sound = {key: value for key, value in document.items() if (key,) not in report.broken}
+    sound["steps"] = {key: value for key, value in steps.items() if ("steps", key) not in report.broken}
+    return sound
+
+
+_EVALUATED: Final = frozenset({"template", "transform", "condition", "list expression", "json schema"})
+_SIMPLE: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "flag": ((bool,), "true or false"),
+    "condition": ((str, bool), "a condition"),
+    "list expression": ((str, list), "an expression or a list"),
+}
 
 
 class _Shapes:
     def __init__(self, report: Report) -> None:
         self.report = report
+        self.checks: dict[str, Callable[[Any, Shape, Path], None]] = {
+            **dict.fromkeys(("text", "name", "choice", "pattern", "pipeline"), self._text),
+            **dict.fromkeys(("whole", "number"), self._number),
+            "duration": self._duration,
+            "transform": self._transform,
+            "steps or one": self._steps,
+            "json schema": self._json_schema,
+            "list": self._list,
+            "map": self._map,
+            "record": lambda value, shape, path: self.record(value, shape.record, path),
+            "json": lambda value, _, path: self._no_expressions(value, path),
+        }
 
     def record(self, value: Any, where: str, path: Path) -> None:
         """Check a map whose keys are rows of the table."""
@@ -95,8 +128,16 @@ class _Shapes:
         for row in known.values():
             if row.required and row.key not in value:
                 self.report.key(path, "E1103", f"`{row.key}` is missing", row.help)
+        if where == "retry":
+            self._retry_order(value, path)
         if where in EXACTLY_ONE and where != "step":
             self._exactly_one(value, EXACTLY_ONE[where], path)
+
+    def _retry_order(self, value: dict[str, Any], path: Path) -> None:
+        if self.report.broken & {path[:1], path[:2]} or not {"initial", "max"} <= set(value):
+            return
+        if parse_duration_ms(value["max"]) < parse_duration_ms(value["initial"]):
+            self.report.value((*path, "max"), "E1104", "`max` is shorter than `initial`", "make it at least as long")
 
     def _exactly_one(self, value: dict[str, Any], choices: tuple[str, ...], path: Path) -> None:
         found = [key for key in choices if key in value]
@@ -118,46 +159,18 @@ class _Shapes:
     def shape(self, value: Any, shape: Shape, path: Path) -> None:
         """Check one value."""
         if isinstance(value, str) and scanner.OPEN in value:
-            if shape.templated or shape.kind in (
-                "template",
-                "transform",
-                "condition",
-                "list expression",
-                "json schema",
-            ):
-                return  # looked at with the expressions
-            self.report.value(path, "E1302", "no expression is evaluated here", _EXPRESSION_HINT)
+            if not shape.templated and shape.kind not in _EVALUATED:
+                self.report.value(path, "E1302", "no expression is evaluated here", _EXPRESSION_HINT)
+            return  # the others are looked at with the expressions
+        accepted = _SIMPLE.get(shape.kind)
+        if accepted is not None:
+            types, expected = accepted
+            if not isinstance(value, types):
+                self._type(path, expected, value)
             return
-        match shape.kind:
-            case "text" | "name" | "choice" | "pattern" | "pipeline":
-                self._text(value, shape, path)
-            case "flag":
-                if not isinstance(value, bool):
-                    self._type(path, "true or false", value)
-            case "whole" | "number":
-                self._number(value, shape, path)
-            case "duration":
-                self._duration(value, path)
-            case "condition":
-                if not isinstance(value, (str, bool)):
-                    self._type(path, "a condition", value)
-            case "list expression":
-                if not isinstance(value, (str, list)):
-                    self._type(path, "an expression or a list", value)
-            case "transform":
-                self._transform(value, path)
-            case "steps or one":
-                self._steps(value, path)
-            case "json schema":
-                self._json_schema(value, path)
-            case "list":
-                self._list(value, shape, path)
-            case "map":
-                self._map(value, shape, path)
-            case "record":
-                self.record(value, shape.record, path)
-            case "json":
-                self._no_expressions(value, path)
+        check = self.checks.get(shape.kind)
+        if check is not None:
+            check(value, shape, path)
 
     def _type(self, path: Path, expected: str, value: Any) -> None:
         is_scalar = expected in ("text", "a name") and not isinstance(value, (dict, list)) and value is not None
@@ -209,19 +222,19 @@ class _Shapes:
             text = f"{shown(value)} is outside the bounds"
             self.report.value(path, "E1104", text, f"{shape.low:g} to {shape.high:g} are allowed")
 
-    def _duration(self, value: Any, path: Path) -> None:
+    def _duration(self, value: Any, _: Shape, path: Path) -> None:
         try:
             parse_duration_ms(value)
         except DurationError as error:
             self.report.value(path, "E1108", error.text, error.hint)
 
-    def _transform(self, value: Any, path: Path) -> None:
+    def _transform(self, value: Any, _: Shape, path: Path) -> None:
         if isinstance(value, str):
             self.report.value(path, "E1303", "a transform is an expression, this is text", "write `${{ … }}`")
         elif not isinstance(value, dict):
             self._type(path, "an expression or a map of expressions", value)
 
-    def _steps(self, value: Any, path: Path) -> None:
+    def _steps(self, value: Any, _: Shape, path: Path) -> None:
         if isinstance(value, list):
             for index, name in enumerate(value):
                 if not isinstance(name, str):
@@ -229,7 +242,7 @@ class _Shapes:
         elif not isinstance(value, str):
             self._type(path, "the id of a step or a list of them", value)
 
-    def _json_schema(self, value: Any, path: Path) -> None:
+    def _json_schema(self, value: Any, _: Shape, path: Path) -> None:
         if not isinstance(value, dict):
             self._type(path, "a JSON Schema", value)
             return
