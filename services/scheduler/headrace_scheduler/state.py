@@ -12,7 +12,8 @@ Three rules keep every reader's state equal:
 """
 
 from bisect import insort
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 import msgspec
@@ -47,8 +48,7 @@ INPUTS_REMEMBERED: Final = 64
 """Inputs are deduplicated by the broker for two minutes; this covers later redeliveries of the same command."""
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct, omit_defaults=True):
     """An accepted report that no decision has dealt with yet."""
 
     id: str
@@ -58,8 +58,7 @@ class Report:
     deferred_ms: int = 0
 
 
-@dataclass(slots=True)
-class Fan:
+class Fan(msgspec.Struct, omit_defaults=True):
     """The window of a `foreach`: what is in flight, and results by index."""
 
     count: int
@@ -70,11 +69,10 @@ class Fan:
     in_flight: int = 0
     done: int = 0
     failed: int = 0
-    results: dict[int, ItemResult] = field(default_factory=dict)
+    results: dict[int, ItemResult] = {}
 
 
-@dataclass(slots=True)
-class Inst:
+class Inst(msgspec.Struct, omit_defaults=True):
     """A step instance. `path` is e.g. `review`, `review[3]`, or `review?when` for a condition evaluated elsewhere."""
 
     path: str
@@ -210,10 +208,11 @@ class Draft(Run):
         inst = self.insts.get(path)
         if inst is None:
             below = None if path in self.dropped else self.base.get(path)
-            inst = Inst(path) if below is None else replace(below)
+            inst = Inst(path) if below is None else copy(below)
             if inst.fan is not None:
                 # Only results of this decision are written to the copy; `fan_results` reads through.
-                inst.fan = replace(inst.fan, results={})
+                inst.fan = copy(inst.fan)
+                inst.fan.results = {}
             self.dropped.discard(path)
             self.insts[path] = inst
         return inst
