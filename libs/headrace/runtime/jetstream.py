@@ -29,10 +29,11 @@ from headrace.runtime.eventlog import (
     Stored,
     StreamSpec,
 )
-from headrace.runtime.jetstream_link import UNSENT_BYTES_MAX, Link, check_subject, open_link
+from headrace.runtime.jetstream_link import UNSENT_BYTES_MAX, Link, open_link
 from headrace.runtime.jetstream_publish import Publisher
 from headrace.runtime.jetstream_queue import JetStreamConsumer
 from headrace.runtime.jetstream_tail import JetStreamTail, read_finite
+from headrace.runtime.subject_filters import check_subject
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,10 @@ from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from headrace.contracts import names
-from headrace.contracts.errors import ConfigError, DataError, DeniedError, UnavailableError
+from headrace.contracts.errors import ConfigError, DeniedError, UnavailableError
 from headrace.runtime import jetstream_wire as wire
 from headrace.runtime.clock import Clock
+from headrace.runtime.subject_filters import check_header
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,6 @@ UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
 """What may wait for a slow peer before messages of the bus are refused; appends have a bound of their own."""
 DENIALS_KEPT_MAX: Final = 20
 _DENIED: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
-_UNSAFE: Final = re.compile(r"[\r\n]")
-_BAD_SUBJECT: Final = re.compile(r"[\s]|^\.|\.\.|\.$|^$")
 
 FrameHandler = Callable[[bytes, bytes, bytes, bytes], None]
 """Called with subject, reply, body and raw headers (empty where there are none)."""
@@ -131,22 +130,13 @@ class _Client(Client):
 def header_block(fields: Mapping[str, str]) -> bytes:
     """The headers of a message as bytes.
 
-    Raises: DataError: a line break, which would let a value write headers of its own.
+    Raises: DataError: as `check_header`.
     """
     lines = ["NATS/1.0"]
     for name, value in fields.items():
-        if _UNSAFE.search(name) or _UNSAFE.search(value) or ":" in name or not name:
-            msg = f"header {name!r} has a character that headers cannot carry"
-            raise DataError(msg)
+        check_header(name, value)
         lines.append(f"{name}: {value}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-def check_subject(subject: str) -> None:
-    """Raise DataError for a subject that the protocol cannot carry."""
-    if _BAD_SUBJECT.search(subject):
-        msg = f"{subject!r} is no subject"
-        raise DataError(msg)
 
 
 class Link:

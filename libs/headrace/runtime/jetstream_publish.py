@@ -18,7 +18,8 @@ from headrace.contracts.errors import (
 )
 from headrace.runtime import jetstream_wire as wire
 from headrace.runtime.eventlog import Appended, Expected
-from headrace.runtime.jetstream_link import Link, check_subject, header_block
+from headrace.runtime.jetstream_link import Link, header_block
+from headrace.runtime.subject_filters import check_subject
 
 IN_FLIGHT_MAX: Final = 4096
 """Sixteen times what saturates the server; more only lengthens the wait for the last one."""

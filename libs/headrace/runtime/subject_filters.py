@@ -3,6 +3,26 @@
 import re
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Final
+
+from headrace.contracts.errors import DataError
+
+_BAD_SUBJECT: Final = re.compile(r"\s|^\.|\.\.|\.$|^$")
+_BAD_HEADER: Final = re.compile(r"[\r\n]")
+
+
+def check_subject(subject: str) -> None:
+    """Raise DataError for a subject that the protocol cannot carry."""
+    if _BAD_SUBJECT.search(subject):
+        msg = f"{subject!r} is no subject"
+        raise DataError(msg)
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise DataError for a line break, which would let a value write headers of its own."""
+    if not name or ":" in name or _BAD_HEADER.search(name) or _BAD_HEADER.search(value):
+        msg = f"header {name!r} has a character that headers cannot carry"
+        raise DataError(msg)
 
 
 def filter_regex(filters: Sequence[str]) -> re.Pattern[str]:
