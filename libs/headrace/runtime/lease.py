@@ -249,12 +249,11 @@ class Leases:
         except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
             log.warning("lease.renewal_failed", extra={"why": f"{type(error).__name__}: {error}"})
             return False
-        if self._state != "gone":
-            self._renewed_s = max(self._renewed_s, sent_s)
+        self._renewed_s = max(self._renewed_s, sent_s)
         return True
 
     def _is_fresh(self) -> bool:
-        return self._clock.monotonic_s() - self._renewed_s < names.LEASE_SILENT_S
+        return self._state != "gone" and self._clock.monotonic_s() - self._renewed_s < names.LEASE_SILENT_S
 
     # --- watching -------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.conftest import Connect, until
@@ -11,8 +11,10 @@ from headrace.contracts import names, subjects
 from headrace.local.nats_server import NatsServer
 from headrace.runtime.clock import SystemClock
 from headrace.runtime.entropy import SeededEntropy
-from headrace.runtime.eventlog import Broker, StreamSpec
+from headrace.runtime.eventlog import Broker
 from headrace.runtime.lease import Leases, rendezvous
+from headrace.runtime.memory import MemoryBroker, MemoryServer
+from headrace.runtime.streams import stream_specs
 from headrace.runtime.supervisor import Supervisor
 
 ALL = frozenset(range(names.PARTITIONS))
@@ -39,16 +41,16 @@ class Seat:
 Join = Callable[..., Awaitable[Seat]]
 
 
-@pytest.fixture
-async def join(broker: Broker, connect_broker: Connect) -> AsyncIterator[Join]:
-    """`await join("a")` gives a member with a connection of its own."""
-    await broker.ensure_stream(
-        StreamSpec(name=subjects.LEASES, subjects=("$KV.hr-leases.>",), max_msgs_per_subject=1, deny_delete=False)
-    )
-    async with AsyncExitStack() as stack:
-        supervisor = await stack.enter_async_context(Supervisor(SystemClock()))
+@asynccontextmanager
+async def table(connect: Callable[[str], Awaitable[Broker]]) -> AsyncIterator[Join]:
+    """Members that meet on one broker, each with a connection of its own."""
+    broker = await connect("admin")
+    for spec in stream_specs():
+        if spec.name == subjects.LEASES:
+            await broker.ensure_stream(spec)
+    async with Supervisor(SystemClock()) as supervisor:
 
-        async def one(instance: str, *, lost_takes_s: float = 0.0, own: Broker | None = None) -> Seat:
+        async def one(instance: str, *, lost_takes_s: float = 0.0) -> Seat:
             held: set[int] = set()
             calls: list[tuple[str, int]] = []
 
@@ -62,7 +64,7 @@ async def join(broker: Broker, connect_broker: Connect) -> AsyncIterator[Join]:
                 held.discard(part)
 
             leases = Leases(
-                own or await connect_broker(instance),
+                await connect(instance),
                 instance=instance,
                 clock=SystemClock(),
                 entropy=SeededEntropy(1),
@@ -73,6 +75,26 @@ async def join(broker: Broker, connect_broker: Connect) -> AsyncIterator[Join]:
             seat.task = supervisor.spawn(leases.run(), f"lease.{instance}")
             return seat
 
+        yield one
+        assert not supervisor.crashes, supervisor.crashes
+
+
+@pytest.fixture
+async def join(connect_broker: Connect) -> AsyncIterator[Join]:
+    """`await join("a")` gives a member over a real nats-server."""
+    async with table(connect_broker) as one:
+        yield one
+
+
+@pytest.fixture(params=["jetstream", "memory"])
+async def join_any(request: pytest.FixtureRequest, connect_broker: Connect) -> AsyncIterator[Join]:
+    """The same over either broker."""
+    server, clock = MemoryServer(SystemClock()), SystemClock()
+
+    async def in_memory(_: str) -> Broker:
+        return MemoryBroker(server, clock)
+
+    async with table(connect_broker if request.param == "jetstream" else in_memory) as one:
         yield one
 
 
@@ -85,11 +107,11 @@ def dealt(*seats: Seat) -> bool:
     )
 
 
-async def test_members_share_all_partitions_and_no_two_own_one(join: Join) -> None:
+async def test_members_share_all_partitions_and_no_two_own_one(join_any: Join) -> None:
     """Disjoint in the steady state, and a newcomer gets its share without anybody waiting for a time-out."""
-    first = await join("a")
+    first = await join_any("a")
     await until(lambda: dealt(first), within_s=2)
-    second, third = await join("b"), await join("c")
+    second, third = await join_any("b"), await join_any("c")
 
     await until(lambda: dealt(first, second, third), within_s=2)
 
@@ -97,11 +119,11 @@ async def test_members_share_all_partitions_and_no_two_own_one(join: Join) -> No
     assert first.leases.unclaimed == frozenset()
 
 
-async def test_an_old_owner_lets_go_before_the_new_one_begins(join: Join) -> None:
+async def test_an_old_owner_lets_go_before_the_new_one_begins(join_any: Join) -> None:
     """`on_lost` has returned before the partition is anybody else's; until then it is nobody's."""
-    first = await join("a", lost_takes_s=0.3)
+    first = await join_any("a", lost_takes_s=0.3)
     await until(lambda: dealt(first), within_s=2)
-    second = await join("b")
+    second = await join_any("b")
 
     overlaps: list[frozenset[int]] = []
     async with asyncio.timeout(5):
@@ -113,9 +135,9 @@ async def test_an_old_owner_lets_go_before_the_new_one_begins(join: Join) -> Non
     assert not frozenset().union(*overlaps)
 
 
-async def test_otp_s10_a_dead_members_partitions_are_taken_over_in_time(join: Join) -> None:
+async def test_otp_s10_a_dead_members_partitions_are_taken_over_in_time(join_any: Join) -> None:
     """kill -9 of an owner: everything has a new one well within five seconds."""
-    first, second = await join("a"), await join("b")
+    first, second = await join_any("a"), await join_any("b")
     await until(lambda: dealt(first, second), within_s=3)
 
     await second.kill()
@@ -124,9 +146,9 @@ async def test_otp_s10_a_dead_members_partitions_are_taken_over_in_time(join: Jo
     assert first.leases.members == ("a",)
 
 
-async def test_a_clean_stop_hands_over_at_once(join: Join) -> None:
+async def test_a_clean_stop_hands_over_at_once(join_any: Join) -> None:
     """A rolling update moves partitions without waiting for silence."""
-    first, second = await join("a"), await join("b")
+    first, second = await join_any("a"), await join_any("b")
     await until(lambda: dealt(first, second), within_s=3)
 
     began_s = asyncio.get_running_loop().time()
@@ -194,9 +216,9 @@ async def test_a_frozen_member_finds_itself_without_partitions(join: Join) -> No
     assert woke_with == frozenset()
 
 
-async def test_a_partition_that_a_member_cannot_read_goes_to_another(join: Join) -> None:
+async def test_a_partition_that_a_member_cannot_read_goes_to_another(join_any: Join) -> None:
     """A member that meets events of a newer release gives the partition up rather than stall its runs."""
-    first, second = await join("a"), await join("b")
+    first, second = await join_any("a"), await join_any("b")
     await until(lambda: dealt(first, second), within_s=3)
     part = min(second.owned)
 

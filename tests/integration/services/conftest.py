@@ -9,26 +9,22 @@ import pytest
 from headrace.contracts import subjects
 from headrace.runtime.clock import SystemClock
 from headrace.runtime.entropy import SystemEntropy
-from headrace.runtime.eventlog import Broker, StreamSpec
+from headrace.runtime.eventlog import Broker
 from headrace.runtime.harness import Hosted, Service
+from headrace.runtime.streams import stream_specs
 from headrace.runtime.supervisor import Supervisor
 
 Start = Callable[..., Awaitable[Hosted]]
 
-STREAMS = (
-    StreamSpec(name=subjects.TOOLS, subjects=("hr.tool.>",)),
-    StreamSpec(name=subjects.SESSIONS, subjects=("hr.ses.>",)),
-    StreamSpec(name=subjects.SYSTEM, subjects=("hr.sys.>",)),
-    StreamSpec(name="HR_RUNS_0", subjects=("hr.evt.>",)),
-    StreamSpec(name=subjects.LEASES, subjects=("$KV.hr-leases.>",), max_msgs_per_subject=1, deny_delete=False),
-)
+NEEDED = (subjects.TOOLS, subjects.SESSIONS, subjects.SYSTEM, *subjects.runs_streams())
 
 
 @pytest.fixture
 async def streams(broker: Broker) -> Broker:
     """A connection to a server on which the streams exist."""
-    for spec in STREAMS:
-        await broker.ensure_stream(spec)
+    for spec in stream_specs():
+        if spec.name in NEEDED:
+            await broker.ensure_stream(spec)
     return broker
 
 
