@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Final
 
 from headrace.contracts import codec, names, subjects
@@ -41,6 +42,8 @@ BATCH_MAX: Final = 512
 """Folded between two rounds of decisions: a thousand reports then cost few decisions, and it stays prompt."""
 IDLE_S: Final = 1.0
 """Longest wait without looking at timers and snapshots."""
+CATCHING_UP_S: Final = 0.02
+"""Wait for messages while catching up: an empty partition is live at once."""
 RETRY_S: Final = 0.2
 REPUBLISH_S: Final = 5.0
 """An order published this long ago and not seen in the log is published again; its id makes that harmless."""
@@ -100,6 +103,7 @@ class Partition:
         """Caught up: it decides."""
         self._tail: Tail | None = None
         self._touched: dict[str, None] = {}
+        self._timers: list[tuple[int, str]] = []
         self._folded = 0
         self._snapshot_seq = 0
         self._snapshot_at_s = shared.clock.monotonic_s()
@@ -155,15 +159,24 @@ class Partition:
     def _wait_s(self) -> float:
         if self._touched:
             return 0.0
-        dues = [entry.due_ms for entry in self.entries.values() if entry.due_ms is not None] if self.live else []
-        if not dues:
+        if not self.live:
+            return CATCHING_UP_S
+        if not self._timers:
             return IDLE_S
-        return min(IDLE_S, max(0.0, (min(dues) - self.shared.clock.now_ms()) / 1000))
+        return min(IDLE_S, max(0.0, (self._timers[0][0] - self.shared.clock.now_ms()) / 1000))
+
+    def _arm(self, entry: Entry, due_ms: int | None) -> None:
+        """Look at the run again at this instant. An older entry of the heap is skipped when it comes up."""
+        entry.due_ms = due_ms
+        if due_ms is not None:
+            heappush(self._timers, (due_ms, entry.run.run))
 
     def _touch_due(self) -> None:
         now_ms = self.shared.clock.now_ms()
-        for run, entry in self.entries.items():
-            if entry.due_ms is not None and entry.due_ms <= now_ms:
+        while self._timers and self._timers[0][0] <= now_ms:
+            due_ms, run = heappop(self._timers)
+            entry = self.entries.get(run)
+            if entry is not None and entry.due_ms == due_ms:
                 entry.due_ms = None
                 self._touched[run] = None
 
@@ -275,7 +288,9 @@ class Partition:
         if limits.refused:
             self.shared.room.wait(run.tenant, limits.refused, run.run, lambda: self.follow(run.run))
         if decision is None:
-            entry.due_ms = next_due_ms(run, entry.plan, now_ms=now_ms)
+            due_ms = next_due_ms(run, entry.plan, now_ms=now_ms)
+            if due_ms != entry.due_ms:
+                self._arm(entry, due_ms)
             return
         entry.lost.clear()
         await self._send(entry, decision)
@@ -351,7 +366,7 @@ class Partition:
         if entry.in_flight is in_flight:
             entry.in_flight = None
             self._count(entry)
-            entry.due_ms = self.shared.clock.now_ms() + int(RETRY_S * 1000)
+            self._arm(entry, self.shared.clock.now_ms() + int(RETRY_S * 1000))
 
     # --- what follows a decision -------------------------------------------------------------------
 
