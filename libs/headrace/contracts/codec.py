@@ -13,7 +13,7 @@ from headrace.contracts.upcasts import UPCASTS, upcast
 
 _encoder = msgspec.json.Encoder()
 _sorted = msgspec.json.Encoder(order="sorted")
-_stored = msgspec.json.Decoder(StoredMessage)
+_stored: msgspec.json.Decoder[StoredMessage] = msgspec.json.Decoder(StoredMessage)
 _any = msgspec.json.Decoder()
 T = TypeVar("T")
 
@@ -43,9 +43,10 @@ def decode(body: bytes) -> StoredMessage:
 
 def _decode_slowly(body: bytes) -> StoredMessage:
     try:
-        return msgspec.convert(upcast(_any.decode(body)), StoredMessage)
+        message: StoredMessage = msgspec.convert(upcast(_any.decode(body)), StoredMessage)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _why(body, error) from error
+    return message
 
 
 def _why(body: bytes, error: Exception) -> MalformedMessageError | NewerSchemaError:
@@ -69,7 +70,8 @@ def decode_as(kind: type[T], body: bytes) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError(f"not a {kind.__name__}: {error}") from error
+        msg = f"not a {kind.__name__}: {error}"
+        raise MalformedMessageError(msg) from error
 
 
 def decode_command(verb: str, tenant: str, body: bytes, headers: dict[str, str], *, fallback_id: str) -> Command:
@@ -85,37 +87,56 @@ def decode_command(verb: str, tenant: str, body: bytes, headers: dict[str, str],
     """
     kind = VERBS.get(verb)
     if kind is None:
-        raise MalformedMessageError(f"unknown verb {verb!r}; known are {', '.join(sorted(VERBS))}")
+        msg = f"unknown verb {verb!r}; known are {', '.join(sorted(VERBS))}"
+        raise MalformedMessageError(msg)
     if len(body) > names.COMMAND_BYTES_MAX:
-        raise MalformedMessageError(f"{len(body)} bytes; a command has at most {names.COMMAND_BYTES_MAX}")
+        msg = f"{len(body)} bytes; a command has at most {names.COMMAND_BYTES_MAX}"
+        raise MalformedMessageError(msg)
     try:
         raw = _any.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError(f"not JSON: {error}") from error
+        msg = f"not JSON: {error}"
+        raise MalformedMessageError(msg) from error
     if not isinstance(raw, dict):
-        raise MalformedMessageError("a command is a JSON object")
+        msg = "a command is a JSON object"
+        raise MalformedMessageError(msg)
     lower = {name.lower(): value for name, value in headers.items()}
     if "specversion" in raw and "data" in raw:
         event = dict(raw)
     else:
-        event = {name[3:]: value for name, value in lower.items() if name.startswith("ce-")}
+        event = _from_headers(lower)
         event["data"] = raw
     event["id"] = event.get("id") or lower.get("nats-msg-id") or fallback_id
     if not isinstance(event["id"], str) or not 1 <= len(event["id"]) <= 128:
-        raise MalformedMessageError("`id` is text of 1 to 128 characters")
+        msg = "`id` is text of 1 to 128 characters"
+        raise MalformedMessageError(msg)
     for name in ("traceparent", "tracestate"):
         if name in lower:
             event.setdefault(name, lower[name])
     if event.setdefault("tenant", tenant) != tenant:
-        raise MalformedMessageError(f"tenant {event['tenant']!r} on a subject of tenant {tenant!r}")
+        msg = f"tenant {event['tenant']!r} on a subject of tenant {tenant!r}"
+        raise MalformedMessageError(msg)
     tag = kind.__struct_config__.tag
     if event.setdefault("type", tag) != tag:
-        raise MalformedMessageError(f"type {event['type']!r} on verb {verb!r}, which expects {tag!r}")
+        msg = f"type {event['type']!r} on verb {verb!r}, which expects {tag!r}"
+        raise MalformedMessageError(msg)
     event = {"specversion": SPECVERSION, "source": "unknown", "time": "", "schemaver": 1} | event
+    if event["specversion"] != SPECVERSION:
+        msg = f"specversion {event['specversion']!r}; only {SPECVERSION!r} is understood"
+        raise MalformedMessageError(msg)
     try:
         return msgspec.convert(event, kind)
     except msgspec.ValidationError as error:
         raise MalformedMessageError(str(error)) from error
+
+
+def _from_headers(headers: dict[str, str]) -> dict[str, Any]:
+    """The attributes of a binary-mode event. Headers are text, so the two whole numbers are read from it."""
+    event: dict[str, Any] = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+    for name in ("schemaver", "attempt"):
+        if event.get(name, "").isdecimal():
+            event[name] = int(event[name])
+    return event
 
 
 def inline(value: Any) -> Value:
@@ -124,7 +145,7 @@ def inline(value: Any) -> Value:
 
 
 def encode_value(value: Any) -> bytes:
-    """A JSON value with sorted keys, numbers as they are: 1.0 stays a float, unlike in canonical JSON, which is for hashes."""
+    """A JSON value with sorted keys and numbers as they are: 1.0 stays a float. Canonical JSON is for hashes only."""
     return _sorted.encode(value)
 
 

@@ -8,7 +8,7 @@ from headrace.contracts.envelope import Message
 
 
 class StartRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Body of `run-start`. `pipeline` is a registered name or `name@digest`; `runid` is the client's idempotency key."""
+    """Body of `run-start`. `pipeline` is a registered name or `name@digest`; `runid` is the client's own key."""
 
     pipeline: str
     inputs: dict[str, Any] = {}
@@ -16,7 +16,7 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     labels: dict[str, str] = {}
 
 
-class RunStart(Message, tag="io.headrace.run.start.v1"):
+class RunStart(Message, frozen=True, tag="io.headrace.run.start.v1"):
     """Start a run. The same `runid` with the same body is the same start."""
 
     data: StartRun
@@ -29,19 +29,19 @@ class NameRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     reason: str = ""
 
 
-class RunCancel(Message, tag="io.headrace.run.cancel.v1"):
+class RunCancel(Message, frozen=True, tag="io.headrace.run.cancel.v1"):
     """Cancel a run."""
 
     data: NameRun
 
 
-class RunPause(Message, tag="io.headrace.run.pause.v1"):
+class RunPause(Message, frozen=True, tag="io.headrace.run.pause.v1"):
     """Pause a run."""
 
     data: NameRun
 
 
-class RunResume(Message, tag="io.headrace.run.resume.v1"):
+class RunResume(Message, frozen=True, tag="io.headrace.run.resume.v1"):
     """Resume a paused run."""
 
     data: NameRun
@@ -56,7 +56,7 @@ class PutDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Also arm the definition's triggers."""
 
 
-class DefinitionPut(Message, tag="io.headrace.definition.put.v1"):
+class DefinitionPut(Message, frozen=True, tag="io.headrace.definition.put.v1"):
     """Register a definition."""
 
     data: PutDefinition

@@ -1,4 +1,4 @@
-"""Every event: what is said inside a decision, and the messages that are stored.
+"""The messages that are stored, and the bodies they carry; the facts inside a decision are in `decisions.py`.
 
 Facts are past tense. Within `.vN` only fields with defaults are added; a change of meaning is `.vN+1` plus an upcaster.
 Instants are integer milliseconds of broker time (`…_ms`); durations likewise.
@@ -8,211 +8,31 @@ from typing import Any
 
 import msgspec
 
+from headrace.contracts.decisions import ChildEnded as ChildEnded
+from headrace.contracts.decisions import ChildStarted as ChildStarted
+from headrace.contracts.decisions import DecisionEvent as DecisionEvent
+from headrace.contracts.decisions import Event as Event
+from headrace.contracts.decisions import ForeachStarted as ForeachStarted
+from headrace.contracts.decisions import RunBlocked as RunBlocked
+from headrace.contracts.decisions import RunCancelled as RunCancelled
+from headrace.contracts.decisions import RunCancelling as RunCancelling
+from headrace.contracts.decisions import RunCompleted as RunCompleted
+from headrace.contracts.decisions import RunCreated as RunCreated
+from headrace.contracts.decisions import RunFailed as RunFailed
+from headrace.contracts.decisions import RunPaused as RunPaused
+from headrace.contracts.decisions import RunResumed as RunResumed
+from headrace.contracts.decisions import RunStalled as RunStalled
+from headrace.contracts.decisions import StepCancelled as StepCancelled
+from headrace.contracts.decisions import StepCompleted as StepCompleted
+from headrace.contracts.decisions import StepFailed as StepFailed
+from headrace.contracts.decisions import StepScheduled as StepScheduled
+from headrace.contracts.decisions import StepSkipped as StepSkipped
+from headrace.contracts.decisions import TimerFired as TimerFired
+from headrace.contracts.decisions import TimerSet as TimerSet
 from headrace.contracts.envelope import Message, Value
 from headrace.contracts.failure import Failure
 
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """A fact inside a decision."""
-
-
-# --- the run -----------------------------------------------------------------------------------------------------------
-
-
-class RunCreated(Event, tag="io.headrace.run.created.v1"):
-    """A run exists, bound for ever to one definition."""
-
-    defdigest: str
-    inputs: Value
-    deadline_ms: int
-    """Instant at which the run fails unless it has ended."""
-    request: str
-    """Hash of what was asked; a second start under this id with another hash is refused as `key_reused`."""
-    labels: dict[str, str] = {}
-    parent: str = ""
-    parent_path: str = ""
-    depth: int = 1
-    traceparent: str = ""
-    tracestate: str = ""
-    durability: str = ""
-
-
-class RunCompleted(Event, tag="io.headrace.run.completed.v1"):
-    """Every reachable step is terminal and none failed the run."""
-
-    outputs: Value
-
-
-class RunFailed(Event, tag="io.headrace.run.failed.v1"):
-    """A step failed the run, or its deadline passed."""
-
-    failure: Failure
-    path: str = ""
-
-
-class RunCancelling(Event, tag="io.headrace.run.cancelling.v1"):
-    """No further step starts; work in flight is stopped, children are asked to stop."""
-
-    reason: str
-    due_ms: int
-    """Instant at which the run is cancelled whether or not its children have answered."""
-
-
-class RunCancelled(Event, tag="io.headrace.run.cancelled.v1"):
-    """The run ended because somebody asked for it."""
-
-    reason: str
-
-
-class RunPaused(Event, tag="io.headrace.run.paused.v1"):
-    """Steps in flight finish, nothing new starts."""
-
-    reason: str
-
-
-class RunResumed(Event, tag="io.headrace.run.resumed.v1"):
-    """Steps start again."""
-
-
-class RunBlocked(Event, tag="io.headrace.run.blocked.v1"):
-    """The run waits for something only a person can give."""
-
-    reason: str
-    path: str = ""
-
-
-class RunStalled(Event, tag="io.headrace.run.stalled.v1"):
-    """The engine cannot go on with this run and says why; its bytes are kept."""
-
-    failure: Failure
-    seq: int = 0
-
-
-# --- steps -------------------------------------------------------------------------------------------------------------
-
-
-class StepScheduled(Event, tag="io.headrace.step.scheduled.v1"):
-    """One attempt of a step instance may run. The order derives from it."""
-
-    path: str
-    attempt: int
-    queue: str
-    input_sha: str
-    """blake2b-128 of the order's input or template and bindings: deriving again must give the same."""
-    not_after_ms: int
-    """Instant after which nobody may begin the attempt."""
-    due_ms: int
-    """Instant at which the attempt is over for the engine, reported or not."""
-
-
-class StepCompleted(Event, tag="io.headrace.step.completed.v1"):
-    """A step instance ended well. `report` names the accepted report whose output it is; else `output` is here."""
-
-    path: str
-    attempt: int = 0
-    report: str = ""
-    output: Value | None = None
-    degraded: bool = False
-
-
-class StepFailed(Event, tag="io.headrace.step.failed.v1"):
-    """A step instance ended badly: no further attempt follows."""
-
-    path: str
-    attempt: int
-    failure: Failure
-    tolerated: bool = False
-    """The pipeline goes on all the same (`on_error`, `on_item_error`)."""
-
-
-class StepSkipped(Event, tag="io.headrace.step.skipped.v1"):
-    """A step instance does not run: its condition is false, or what it needs was skipped."""
-
-    path: str
-    reason: str
-
-
-class StepCancelled(Event, tag="io.headrace.step.cancelled.v1"):
-    """A step instance was stopped with its run."""
-
-    path: str
-
-
-class ForeachStarted(Event, tag="io.headrace.foreach.started.v1"):
-    """The list of a `foreach` is known; items are scheduled from it through a window."""
-
-    path: str
-    items: Value
-    count: int
-
-
-class TimerSet(Event, tag="io.headrace.timer.set.v1"):
-    """The step waits: `retry` after a failed attempt, `wait` for its own sake, `deferred` on an executor's word."""
-
-    path: str
-    timer: str
-    due_ms: int
-    attempt: int = 0
-    delay_ms: int = 0
-    jitter: float = 0.0
-    """The draw from [0, 1) that the delay was made with."""
-    failure: Failure | None = None
-
-
-class TimerFired(Event, tag="io.headrace.timer.fired.v1"):
-    """A timer's due instant has passed."""
-
-    path: str
-    timer: str
-
-
-class ChildStarted(Event, tag="io.headrace.child.started.v1"):
-    """A child run is to exist; its own first decision derives from this event."""
-
-    path: str
-    attempt: int
-    child: str
-    pipeline: str
-    defdigest: str
-    inputs: Value
-    due_ms: int
-
-
-class ChildEnded(Event, tag="io.headrace.child.ended.v1"):
-    """The parent has taken note of how its child ended. `status`: completed, failed, cancelled."""
-
-    path: str
-    attempt: int
-    child: str
-    status: str
-    outputs: Value | None = None
-    failure: Failure | None = None
-
-
-DecisionEvent = (
-    RunCreated
-    | RunCompleted
-    | RunFailed
-    | RunCancelling
-    | RunCancelled
-    | RunPaused
-    | RunResumed
-    | RunBlocked
-    | RunStalled
-    | StepScheduled
-    | StepCompleted
-    | StepFailed
-    | StepSkipped
-    | StepCancelled
-    | ForeachStarted
-    | TimerSet
-    | TimerFired
-    | ChildStarted
-    | ChildEnded
-)
-
-
-# --- orders ------------------------------------------------------------------------------------------------------------
+# --- orders ------------------------------------------------------------------------------------
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -249,7 +69,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: tuple[str, ...] = ()
 
 
-# --- stored messages ---------------------------------------------------------------------------------------------------
+# --- stored messages ---------------------------------------------------------------------------
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -262,13 +82,13 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Present when exactly one step is scheduled: the decision then is its own order (with `decision` empty)."""
 
 
-class RunDecided(Message, tag="io.headrace.run.decided.v1"):
+class RunDecided(Message, frozen=True, tag="io.headrace.run.decided.v1"):
     """One decision of a run: all its events, in one message."""
 
     data: Decided
 
 
-class StepOrdered(Message, tag="io.headrace.step.ordered.v1"):
+class StepOrdered(Message, frozen=True, tag="io.headrace.step.ordered.v1"):
     """A work order, derived from its decision."""
 
     data: Order
@@ -305,7 +125,7 @@ class Succeeded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Files that expressions read: path → sha256 of the text used."""
 
 
-class AttemptSucceeded(Message, tag="io.headrace.attempt.succeeded.v1"):
+class AttemptSucceeded(Message, frozen=True, tag="io.headrace.attempt.succeeded.v1"):
     """An attempt gave a result."""
 
     data: Succeeded
@@ -321,7 +141,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage | None = None
 
 
-class AttemptFailed(Message, tag="io.headrace.attempt.failed.v1"):
+class AttemptFailed(Message, frozen=True, tag="io.headrace.attempt.failed.v1"):
     """An attempt gave an error."""
 
     data: Failed
@@ -336,7 +156,7 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     due_ms: int
 
 
-class AttemptDeferred(Message, tag="io.headrace.attempt.deferred.v1"):
+class AttemptDeferred(Message, frozen=True, tag="io.headrace.attempt.deferred.v1"):
     """The order cannot run now; it is offered again when due, and no attempt is used up."""
 
     data: Deferred
@@ -351,7 +171,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     executor: str
 
 
-class AttemptStarted(Message, tag="io.headrace.attempt.started.v1"):
+class AttemptStarted(Message, frozen=True, tag="io.headrace.attempt.started.v1"):
     """An at-most-once call is claimed and may have happened from here on."""
 
     data: Claimed
@@ -363,19 +183,19 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
-class CancelRequested(Message, tag="io.headrace.cancel.requested.v1"):
+class CancelRequested(Message, frozen=True, tag="io.headrace.cancel.requested.v1"):
     """Somebody asked to cancel the run."""
 
     data: Reason
 
 
-class PauseRequested(Message, tag="io.headrace.pause.requested.v1"):
+class PauseRequested(Message, frozen=True, tag="io.headrace.pause.requested.v1"):
     """Somebody asked to pause the run."""
 
     data: Reason
 
 
-class ResumeRequested(Message, tag="io.headrace.resume.requested.v1"):
+class ResumeRequested(Message, frozen=True, tag="io.headrace.resume.requested.v1"):
     """Somebody asked to go on with the run."""
 
     data: Reason
@@ -391,7 +211,7 @@ class ChildResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     failure: Failure | None = None
 
 
-class ChildReported(Message, tag="io.headrace.child.reported.v1"):
+class ChildReported(Message, frozen=True, tag="io.headrace.child.reported.v1"):
     """A child run's end, told to its parent by the owner of both."""
 
     data: ChildResult
@@ -411,7 +231,7 @@ RunMessage = (
 )
 
 
-# --- outcomes, definitions, tools, sessions, system, dead letters -------------------------------------------------------
+# --- outcomes, definitions, tools, sessions, system, dead letters ------------------------------
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -421,7 +241,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     runid: str = ""
 
 
-class CommandAccepted(Message, tag="io.headrace.command.accepted.v1"):
+class CommandAccepted(Message, frozen=True, tag="io.headrace.command.accepted.v1"):
     """A command's event is stored: what was asked will happen."""
 
     data: Accepted
@@ -434,7 +254,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Failure, ...]
 
 
-class CommandRefused(Message, tag="io.headrace.command.refused.v1"):
+class CommandRefused(Message, frozen=True, tag="io.headrace.command.refused.v1"):
     """A command changed nothing."""
 
     data: Refused
@@ -456,7 +276,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     triggers: tuple[TriggerSpec, ...] = ()
 
 
-class DefinitionRegistered(Message, tag="io.headrace.definition.registered.v1"):
+class DefinitionRegistered(Message, frozen=True, tag="io.headrace.definition.registered.v1"):
     """A pipeline has a definition; the newest is what a start by name gets."""
 
     data: Definition
@@ -465,8 +285,8 @@ class DefinitionRegistered(Message, tag="io.headrace.definition.registered.v1"):
 class ToolSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A tool that steps may call.
 
-    `effect`: pure, idempotent or at_most_once. `risk`: read, write, outbound or exec. `endpoint`: `builtin`, or where the
-    tool answers. `workspace`: it touches the run's files and runs only where they are.
+    `effect`: pure, idempotent or at_most_once. `risk`: read, write, outbound or exec. `endpoint`: `builtin`, or where
+    the tool answers. `workspace`: it touches the run's files and runs only where they are.
     """
 
     tool: str
@@ -482,7 +302,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workspace: bool = False
 
 
-class ToolRegistered(Message, tag="io.headrace.tool.registered.v1"):
+class ToolRegistered(Message, frozen=True, tag="io.headrace.tool.registered.v1"):
     """A tool, or a version of one, may be called."""
 
     data: ToolSpec
@@ -496,7 +316,7 @@ class ToolName(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
-class ToolDisabled(Message, tag="io.headrace.tool.disabled.v1"):
+class ToolDisabled(Message, frozen=True, tag="io.headrace.tool.disabled.v1"):
     """A version of a tool may no longer be called."""
 
     data: ToolName
@@ -510,7 +330,7 @@ class SessionOpening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     labels: dict[str, str] = {}
 
 
-class SessionOpened(Message, tag="io.headrace.session.opened.v1"):
+class SessionOpened(Message, frozen=True, tag="io.headrace.session.opened.v1"):
     """A conversation exists."""
 
     data: SessionOpening
@@ -527,7 +347,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The caller's request id: the same id again is the same append."""
 
 
-class TurnAppended(Message, tag="io.headrace.session.appended.v1"):
+class TurnAppended(Message, frozen=True, tag="io.headrace.session.appended.v1"):
     """A conversation has one turn more."""
 
     data: Turn
@@ -541,7 +361,7 @@ class SessionClosing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reason: str = ""
 
 
-class SessionClosed(Message, tag="io.headrace.session.closed.v1"):
+class SessionClosed(Message, frozen=True, tag="io.headrace.session.closed.v1"):
     """A conversation takes no more turns."""
 
     data: SessionClosing
@@ -555,13 +375,13 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failure: Failure | None = None
 
 
-class AlertRaised(Message, tag="io.headrace.alert.raised.v1"):
+class AlertRaised(Message, frozen=True, tag="io.headrace.alert.raised.v1"):
     """Somebody must look."""
 
     data: Alert
 
 
-class AlertCleared(Message, tag="io.headrace.alert.cleared.v1"):
+class AlertCleared(Message, frozen=True, tag="io.headrace.alert.cleared.v1"):
     """What the alert was about is over."""
 
     data: Alert
@@ -580,7 +400,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stack: str = ""
 
 
-class MessageParked(Message, tag="io.headrace.message.parked.v1"):
+class MessageParked(Message, frozen=True, tag="io.headrace.message.parked.v1"):
     """A message that could not be handled is set aside."""
 
     data: Parked

@@ -136,7 +136,10 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run in the monitor's list. `status`: running, paused, blocked, stalled, cancelling, completed, failed, cancelled."""
+    """A run in the monitor's list.
+
+    `status`: running, paused, blocked, stalled, cancelling, completed, failed, cancelled.
+    """
 
     run: str
     tenant: str

@@ -1,18 +1,20 @@
 """Every stream name and subject, built here and nowhere else, with who writes and who reads.
 
-| stream            | written by                                             | read by                                    |
-|-------------------|--------------------------------------------------------|--------------------------------------------|
-| HR_RUNS_n         | scheduler: decision, order, input; executor: report    | scheduler, step-executor, monitor, anyone  |
-| HR_COMMANDS       | anyone with permission                                 | scheduler (work queue)                     |
-| HR_OUTCOMES       | scheduler                                              | whoever sent the command                   |
-| HR_TRIGGERS       | anyone with permission                                 | scheduler                                  |
-| HR_DEFINITIONS    | scheduler                                              | scheduler, monitor                         |
-| HR_TOOLS          | tool-registry                                          | tool-registry, step-executor, monitor      |
-| HR_SESSIONS       | session-store                                          | session-store, monitor                     |
-| HR_SYSTEM         | executor (breakers), monitor (alerts)                  | all                                        |
-| HR_DEAD           | whoever parks                                          | operators                                  |
-| HR_BLOBS          | scheduler, executor, client                            | scheduler, executor, client                |
-| KV_hr-leases, KV_hr-snapshots | scheduler                                  | scheduler                                  |
+| stream         | written by                                          | read by                                   |
+|----------------|-----------------------------------------------------|-------------------------------------------|
+| HR_RUNS_n      | scheduler: decision, order, input; executor: report | scheduler, step-executor, monitor, anyone |
+| HR_COMMANDS    | anyone with permission                              | scheduler (work queue)                    |
+| HR_OUTCOMES    | scheduler                                           | whoever sent the command                  |
+| HR_TRIGGERS    | anyone with permission                              | scheduler                                 |
+| HR_DEFINITIONS | scheduler                                           | scheduler, monitor                        |
+| HR_TOOLS       | tool-registry                                       | tool-registry, step-executor, monitor     |
+| HR_SESSIONS    | session-store                                       | session-store, monitor                    |
+| HR_SYSTEM      | executor (breakers), monitor (alerts)               | all                                       |
+| HR_DEAD        | whoever parks                                       | operators                                 |
+| HR_BLOBS       | scheduler, executor, client                         | scheduler, executor, client               |
+| KV_hr-leases, KV_hr-snapshots | scheduler                            | scheduler                                 |
+
+Subject by subject, with the messages on each: `channels.py`.
 """
 
 from typing import Final, NamedTuple

@@ -1,0 +1,210 @@
+"""What is said inside a decision of a run: the facts that its fold is made of.
+
+Facts are past tense. Within `.vN` only fields with defaults are added; a change of meaning is `.vN+1` plus an upcaster.
+Instants are integer milliseconds of broker time (`…_ms`); durations likewise.
+"""
+
+import msgspec
+
+from headrace.contracts.envelope import Value
+from headrace.contracts.failure import Failure
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """A fact inside a decision."""
+
+
+# --- the run -----------------------------------------------------------------------------------
+
+
+class RunCreated(Event, frozen=True, tag="io.headrace.run.created.v1"):
+    """A run exists, bound for ever to one definition."""
+
+    defdigest: str
+    inputs: Value
+    deadline_ms: int
+    """Instant at which the run fails unless it has ended."""
+    request: str
+    """Hash of what was asked; a second start under this id with another hash is refused as `key_reused`."""
+    labels: dict[str, str] = {}
+    parent: str = ""
+    parent_path: str = ""
+    depth: int = 1
+    traceparent: str = ""
+    tracestate: str = ""
+    durability: str = ""
+
+
+class RunCompleted(Event, frozen=True, tag="io.headrace.run.completed.v1"):
+    """Every reachable step is terminal and none failed the run."""
+
+    outputs: Value
+
+
+class RunFailed(Event, frozen=True, tag="io.headrace.run.failed.v1"):
+    """A step failed the run, or its deadline passed."""
+
+    failure: Failure
+    path: str = ""
+
+
+class RunCancelling(Event, frozen=True, tag="io.headrace.run.cancelling.v1"):
+    """No further step starts; work in flight is stopped, children are asked to stop."""
+
+    reason: str
+    due_ms: int
+    """Instant at which the run is cancelled whether or not its children have answered."""
+
+
+class RunCancelled(Event, frozen=True, tag="io.headrace.run.cancelled.v1"):
+    """The run ended because somebody asked for it."""
+
+    reason: str
+
+
+class RunPaused(Event, frozen=True, tag="io.headrace.run.paused.v1"):
+    """Steps in flight finish, nothing new starts."""
+
+    reason: str
+
+
+class RunResumed(Event, frozen=True, tag="io.headrace.run.resumed.v1"):
+    """Steps start again."""
+
+
+class RunBlocked(Event, frozen=True, tag="io.headrace.run.blocked.v1"):
+    """The run waits for something only a person can give."""
+
+    reason: str
+    path: str = ""
+
+
+class RunStalled(Event, frozen=True, tag="io.headrace.run.stalled.v1"):
+    """The engine cannot go on with this run and says why; its bytes are kept."""
+
+    failure: Failure
+    seq: int = 0
+
+
+# --- steps -------------------------------------------------------------------------------------
+
+
+class StepScheduled(Event, frozen=True, tag="io.headrace.step.scheduled.v1"):
+    """One attempt of a step instance may run. The order derives from it."""
+
+    path: str
+    attempt: int
+    queue: str
+    input_sha: str
+    """blake2b-128 of the order's input or template and bindings: deriving again must give the same."""
+    not_after_ms: int
+    """Instant after which nobody may begin the attempt."""
+    due_ms: int
+    """Instant at which the attempt is over for the engine, reported or not."""
+
+
+class StepCompleted(Event, frozen=True, tag="io.headrace.step.completed.v1"):
+    """A step instance ended well. `report` names the accepted report whose output it is; else `output` is here."""
+
+    path: str
+    attempt: int = 0
+    report: str = ""
+    output: Value | None = None
+    degraded: bool = False
+
+
+class StepFailed(Event, frozen=True, tag="io.headrace.step.failed.v1"):
+    """A step instance ended badly: no further attempt follows."""
+
+    path: str
+    attempt: int
+    failure: Failure
+    tolerated: bool = False
+    """The pipeline goes on all the same (`on_error`, `on_item_error`)."""
+
+
+class StepSkipped(Event, frozen=True, tag="io.headrace.step.skipped.v1"):
+    """A step instance does not run: its condition is false, or what it needs was skipped."""
+
+    path: str
+    reason: str
+
+
+class StepCancelled(Event, frozen=True, tag="io.headrace.step.cancelled.v1"):
+    """A step instance was stopped with its run."""
+
+    path: str
+
+
+class ForeachStarted(Event, frozen=True, tag="io.headrace.foreach.started.v1"):
+    """The list of a `foreach` is known; items are scheduled from it through a window."""
+
+    path: str
+    items: Value
+    count: int
+
+
+class TimerSet(Event, frozen=True, tag="io.headrace.timer.set.v1"):
+    """The step waits: `retry` after a failed attempt, `wait` for its own sake, `deferred` on an executor's word."""
+
+    path: str
+    timer: str
+    due_ms: int
+    attempt: int = 0
+    delay_ms: int = 0
+    jitter: float = 0.0
+    """The draw from [0, 1) that the delay was made with."""
+    failure: Failure | None = None
+
+
+class TimerFired(Event, frozen=True, tag="io.headrace.timer.fired.v1"):
+    """A timer's due instant has passed."""
+
+    path: str
+    timer: str
+
+
+class ChildStarted(Event, frozen=True, tag="io.headrace.child.started.v1"):
+    """A child run is to exist; its own first decision derives from this event."""
+
+    path: str
+    attempt: int
+    child: str
+    pipeline: str
+    defdigest: str
+    inputs: Value
+    due_ms: int
+
+
+class ChildEnded(Event, frozen=True, tag="io.headrace.child.ended.v1"):
+    """The parent has taken note of how its child ended. `status`: completed, failed, cancelled."""
+
+    path: str
+    attempt: int
+    child: str
+    status: str
+    outputs: Value | None = None
+    failure: Failure | None = None
+
+
+DecisionEvent = (
+    RunCreated
+    | RunCompleted
+    | RunFailed
+    | RunCancelling
+    | RunCancelled
+    | RunPaused
+    | RunResumed
+    | RunBlocked
+    | RunStalled
+    | StepScheduled
+    | StepCompleted
+    | StepFailed
+    | StepSkipped
+    | StepCancelled
+    | ForeachStarted
+    | TimerSet
+    | TimerFired
+    | ChildStarted
+    | ChildEnded
+)
