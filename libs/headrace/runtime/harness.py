@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 
 from headrace.contracts import names
-from headrace.contracts.errors import HeadraceError, UnavailableError
+from headrace.contracts.errors import ConfigError, HeadraceError, UnavailableError
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
 from headrace.runtime.health import health_app, serve_http
-from headrace.runtime.supervisor import Supervisor
+from headrace.runtime.supervisor import SupervisionError, Supervisor
 
 log = logging.getLogger("headrace.harness")
 
@@ -296,6 +296,13 @@ def _registry(hosted: Hosted, supervisor: Supervisor) -> CollectorRegistry:
     return registry
 
 
+def _exit_code(error: HeadraceError) -> int:
+    """A part that fails because of its configuration, e.g. a port that is taken, ends as 78 and not as our bug."""
+    if isinstance(error, SupervisionError) and isinstance(error.__cause__, ConfigError):
+        return error.__cause__.exit_code
+    return error.exit_code
+
+
 def run_process(main: Callable[[], Awaitable[int]]) -> int:
     """Run a service's `main` to its exit code. Whatever ends it is its last log line.
 
@@ -308,8 +315,9 @@ def run_process(main: Callable[[], Awaitable[int]]) -> int:
     try:
         return asyncio.run(awaited())
     except HeadraceError as error:
-        log.critical("service.failed", extra={"code": error.code, "exit": error.exit_code}, exc_info=error)
-        return error.exit_code
+        code = _exit_code(error)
+        log.critical("service.failed", extra={"code": error.code, "exit": code}, exc_info=error)
+        return code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:

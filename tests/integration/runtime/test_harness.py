@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -241,3 +242,13 @@ async def test_a_wrong_knob_exits_78_and_is_named(
 
     assert await child.ended(15) == 78
     assert said in child.lines()[-1]["error"]
+
+
+async def test_a_port_that_is_taken_exits_78(streams: Broker, launch: Launch) -> None:
+    """It is a matter of configuration, and the line says of which."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        child = await launch("-m", "headrace_tool_registry", HEADRACE_METRICS_PORT=str(port))
+
+        assert await child.ended(15) == 78
+    assert f"cannot listen on 127.0.0.1:{port}" in child.lines()[-1]["stack"]
