@@ -17,7 +17,7 @@ log = logging.getLogger("headrace.park")
 
 TAG: Final = "io.headrace.message.parked.v1"
 BODY_BYTES_MAX: Final = 600_000
-"""Base64 makes it 800 kB, below the broker's default max_payload of 1 MiB. `headrace-cut` has the whole size."""
+"""Base64 makes it 800 kB, below the broker's default max_payload of 1 MiB. The whole size is a header."""
 HEADER_CHARS_MAX: Final = 16_384
 """Of all headers together; enough for what the broker itself lets pass by default (4 KiB) and then some."""
 STACK_CHARS_MAX: Final = 8_000

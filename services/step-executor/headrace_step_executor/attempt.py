@@ -1,0 +1,220 @@
+"""One attempt, from order to outcome: rendered, claimed if need be, called, its result made small. Never
+retries."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from headrace.contracts import events as ev
+from headrace.contracts import ids, names
+from headrace.contracts.envelope import Value
+from headrace.contracts.errors import AttemptError, HeadraceError, TooLargeError
+from headrace.contracts.failure import Failure
+from headrace.runtime import blobs
+from headrace.runtime.clock import Clock
+from headrace.runtime.crashpoints import crashpoint
+from headrace.runtime.entropy import Entropy
+from headrace.runtime.eventlog import EventLog
+from headrace.runtime.values import encode_checked
+from headrace_step_executor.artifacts import collect
+from headrace_step_executor.broker_time import BrokerTime
+from headrace_step_executor.claims import claim
+from headrace_step_executor.decide import Received, settled_failure
+from headrace_step_executor.providers.protocol import request_of
+from headrace_step_executor.providers.registry import Providers
+from headrace_step_executor.rendering import Rendering
+from headrace_step_executor.tool_calls import ToolCalls
+from headrace_step_executor.tools.beneath import Workspace
+
+log = logging.getLogger("headrace.executor")
+
+WORKSPACES: Final = "workspaces"
+
+
+class FailedError(HeadraceError):
+    """A failure that is data already."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.data = failure
+        super().__init__(failure.message)
+
+    def failure(self) -> Failure:
+        """As it was given."""
+        return self.data
+
+
+class _LetGoError(HeadraceError):
+    """Somebody else holds the call."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known of an attempt while it runs, for its report."""
+
+    began_s: float
+    limit_s: float
+    called: bool = False
+    """The outside world may have noticed."""
+    usage: ev.Usage | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class Places:
+    """Where runs may work, and when. Paths are absolute."""
+
+    data_dir: Path
+    read_roots: tuple[Path, ...]
+    time: BrokerTime
+
+    def workspace(self, tenant: str, run: str) -> Workspace:
+        """A run's own. Tenant and run are checked tokens, so the path stays below the data directory."""
+        return Workspace(self.data_dir / WORKSPACES / tenant / run, self.read_roots)
+
+
+class Attempts:
+    """Runs attempts. Holds nothing of them afterwards."""
+
+    def __init__(
+        self,
+        eventlog: EventLog,
+        *,
+        rendering: Rendering,
+        tools: ToolCalls,
+        providers: Providers,
+        clock: Clock,
+        entropy: Entropy,
+        instance: str,
+        places: Places,
+    ) -> None:
+        self._log, self._rendering, self._tools, self._providers = eventlog, rendering, tools, providers
+        self._clock, self._entropy, self._instance = clock, entropy, instance
+        self._places = places
+
+    async def run(self, received: Received) -> ev.Succeeded | ev.Failed | None:
+        """What to report; None when somebody else holds the call and nothing is to be reported.
+
+        Cancelling it stops the work: threads are told, worker processes killed, requests aborted.
+        """
+        order = received.order
+        began_s = self._clock.monotonic_s()
+        left_ms = max(1, min(order.timeout_ms, order.due_ms - self._places.time.now_ms()))
+        progress = _Progress(began_s, left_ms / 1000)
+        try:
+            async with asyncio.timeout(progress.limit_s) as limit:
+                return await self._work(received, progress)
+        except _LetGoError:
+            return None
+        except TimeoutError as error:
+            if not limit.expired():
+                return self._failed(received, progress, _internal(received, error))
+            message = f"{order.path}: no result within {progress.limit_s:.3f} s"
+            return self._failed(received, progress, Failure(code="timeout", message=message, retryable=True))
+        except HeadraceError as error:
+            return self._failed(received, progress, error.failure())
+        except Exception as error:  # noqa: BLE001 - our own bug must fail this attempt and no other
+            return self._failed(received, progress, _internal(received, error))
+
+    def _failed(self, received: Received, progress: _Progress, failure: Failure) -> ev.Failed:
+        order = received.order
+        return ev.Failed(
+            decision=order.decision,
+            offer=order.offer,
+            failure=settled_failure(order, failure, called=progress.called),
+            duration_ms=self._duration_ms(progress),
+            usage=progress.usage,
+        )
+
+    def _duration_ms(self, progress: _Progress) -> int:
+        return int((self._clock.monotonic_s() - progress.began_s) * 1000)
+
+    async def _work(self, received: Received, progress: _Progress) -> ev.Succeeded:
+        order, message = received.order, received.message
+        workspace = self._places.workspace(message.tenant, message.runid)
+        crashpoint("attempt_running")
+        data = await self._input(received, workspace, progress)
+        match order.kind:
+            case "transform" | "evaluate":
+                result = data
+            case "tool":
+                result = await self._tool(received, workspace, progress, data)
+            case "llm":
+                result = await self._model(received, progress, data)
+            case _:
+                msg = "internal"
+                raise AttemptError(msg, f"an order of kind {order.kind[:50]!r}", retryable=False)
+        artifacts = await collect(self._log, self._tools.threads, received, workspace)
+        return ev.Succeeded(
+            decision=order.decision,
+            offer=order.offer,
+            output=await self._stored(received, result),
+            duration_ms=self._duration_ms(progress),
+            usage=progress.usage,
+            artifacts=artifacts,
+            files=progress.files,
+        )
+
+    async def _input(self, received: Received, workspace: Workspace, progress: _Progress) -> bytes:
+        order = received.order
+        if isinstance(order.input, msgspec.Raw):
+            return bytes(order.input)
+        rendered = await self._rendering.render(order, received.message.tenant, workspace)
+        if rendered.failure is not None:
+            raise FailedError(rendered.failure)
+        progress.files = rendered.files
+        return rendered.output
+
+    async def _tool(
+        self, received: Received, workspace: Workspace, progress: _Progress, data: bytes
+    ) -> bytes:
+        tool = self._tools.prepare(received, data)
+        await self._claimed(received, progress)
+        return await self._tools.call(tool, received, workspace, left_s=self._left_s(progress))
+
+    async def _model(self, received: Received, progress: _Progress, data: bytes) -> bytes:
+        order = received.order
+        key = ids.idempotency_key(received.message.runid, order.path)
+        name, request = request_of(msgspec.json.decode(data), key=key, attempt=order.attempt)
+        provider = self._providers.get(name)
+        await self._claimed(received, progress)
+        response = await provider.generate(request, deadline_s=self._left_s(progress))
+        progress.usage = response.usage
+        return encode_checked(
+            {"text": response.text, "model": response.model, "finish_reason": response.finish_reason}
+        )
+
+    async def _claimed(self, received: Received, progress: _Progress) -> None:
+        """Return when the call may be made."""
+        if received.order.effect == "at_most_once":
+            token = f"{self._entropy.bits(128):032x}"
+            if not await claim(self._log, received, executor=self._instance, token=token, clock=self._clock):
+                log.info("claim.held_by_another", extra={"run_id": received.message.runid})
+                raise _LetGoError(received.order.path)
+        progress.called = True
+
+    def _left_s(self, progress: _Progress) -> float:
+        return max(0.001, progress.limit_s - (self._clock.monotonic_s() - progress.began_s))
+
+    async def _stored(self, received: Received, data: bytes) -> Value:
+        """The result as a value; a large one is stored before the report that names it."""
+        if len(data) <= names.INLINE_BYTES_MAX:
+            return Value(json=msgspec.Raw(data))
+        try:
+            ref = await blobs.put(self._log, received.message.tenant, received.message.runid, data)
+        except TooLargeError as error:
+            msg = "too_large"
+            raise AttemptError(msg, str(error), retryable=False) from error
+        return Value(ref=ref, size=len(data))
+
+
+def _internal(received: Received, error: Exception) -> Failure:
+    log.error(
+        "attempt.internal_error",
+        extra={"run_id": received.message.runid, "step_id": received.order.path},
+        exc_info=error,
+    )
+    return Failure(code="internal", message=f"{type(error).__name__}: {error}"[:1000])

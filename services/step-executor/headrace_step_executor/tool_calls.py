@@ -1,0 +1,199 @@
+"""One call of a tool: found in the catalogue, arguments checked, bounded in time and size."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any, Final
+
+import msgspec
+
+from headrace.contracts import codec, events, ids, names
+from headrace.contracts.errors import AttemptError, DataError, HeadraceError, UnavailableError
+from headrace.contracts.live import Reply, Request
+from headrace.pipeline import json_schemas
+from headrace.runtime.eventlog import Bus
+from headrace.runtime.values import encode_checked
+from headrace_step_executor.decide import Received
+from headrace_step_executor.state import Catalogue
+from headrace_step_executor.tools.beneath import Workspace
+from headrace_step_executor.tools.call import ToolCall, ToolFunction, refuse, try_later
+
+log = logging.getLogger("headrace.executor")
+
+RESPONDER: Final = "nats:"
+"""An endpoint `nats:<subject>` is a responder on the bus: it gets a live.Request and answers with a
+live.Reply."""
+MESSAGE_CHARS_MAX: Final = 500
+
+
+class PreparedTool:
+    """A tool that may be called now, with its arguments."""
+
+    def __init__(self, spec: events.ToolSpec, args: dict[str, Any], function: ToolFunction | None) -> None:
+        self.spec, self.args, self.function = spec, args, function
+
+
+class ToolCalls:
+    """Calls tools for attempts."""
+
+    def __init__(
+        self, bus: Bus, catalogue: Catalogue, functions: Mapping[str, ToolFunction], *, threads: Executor
+    ) -> None:
+        self._bus, self._catalogue, self._functions = bus, catalogue, functions
+        self.threads = threads
+        self._checkers: dict[tuple[str, str], tuple[events.ToolSpec, Any]] = {}
+
+    def prepare(self, received: Received, data: bytes) -> PreparedTool:
+        """The tool that an order names, and its arguments with the schema's defaults. Nothing has happened
+        yet.
+
+        Raises:
+            AttemptError: `tool_unavailable` (retryable: it may be registered in a moment),
+            `tool_args_invalid`.
+        """
+        tenant, name = received.message.tenant, received.order.tool
+        spec = self._catalogue.find(tenant, name)
+        function = self._functions.get(name)
+        if spec is None and function is not None:
+            spec = events.ToolSpec(tool=name, version="0", description="in this process", args={})
+        if spec is None or (spec.endpoint == "builtin" and function is None):
+            msg = "tool_unavailable"
+            raise try_later(msg, f"no enabled version of the tool {name[:100]!r} is known here")
+        args = msgspec.json.decode(data)
+        if not isinstance(args, dict):
+            msg = "tool_args_invalid"
+            raise refuse(msg, f"{name}: arguments are an object, not {type(args).__name__}")
+        args = _with_defaults(spec, args)
+        problems = json_schemas.errors(self._checker(tenant, spec), args)
+        if problems:
+            shown = "; ".join(f"{_place(path)}: {message}" for path, message in problems[:5])
+            msg = "tool_args_invalid"
+            raise refuse(msg, f"{name}: {shown}"[:MESSAGE_CHARS_MAX])
+        return PreparedTool(spec, args, function)
+
+    async def call(
+        self, tool: PreparedTool, received: Received, workspace: Workspace, *, left_s: float
+    ) -> bytes:
+        """The JSON bytes of the result.
+
+        Raises:
+            AttemptError: the tool's own, or `tool_timeout`, `tool_crashed`, `too_large`.
+        """
+        spec = tool.spec
+        limit_s = min(left_s, spec.timeout_ms / 1000)
+        stop = threading.Event()
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                if spec.endpoint.startswith(RESPONDER):
+                    result: Any = await self._ask(tool, received, limit_s)
+                else:
+                    result = await self._run(tool, received, workspace, left_s=limit_s, stop=stop)
+        except TimeoutError as error:
+            if not limit.expired():
+                msg = "tool_crashed"
+                raise try_later(msg, f"{spec.tool}: TimeoutError: {error}") from error
+            msg = "tool_timeout"
+            raise try_later(msg, f"{spec.tool}: no result within {limit_s:.3f} s") from error
+        finally:
+            stop.set()
+        data = encode_checked(result)
+        if len(data) > spec.result_bytes_max:
+            msg = "too_large"
+            raise refuse(msg, f"{spec.tool}: {len(data)} bytes; at most {spec.result_bytes_max}")
+        return data
+
+    async def _run(
+        self,
+        tool: PreparedTool,
+        received: Received,
+        workspace: Workspace,
+        *,
+        left_s: float,
+        stop: threading.Event,
+    ) -> Any:
+        assert tool.function is not None
+        order, message = received.order, received.message
+        call = ToolCall(
+            tool=tool.spec.tool,
+            args=tool.args,
+            tenant=message.tenant,
+            run=message.runid,
+            path=order.path,
+            attempt=order.attempt,
+            key=ids.idempotency_key(message.runid, order.path),
+            timeout_s=left_s,
+            workspace=workspace,
+            threads=self.threads,
+            stop=stop,
+        )
+        try:
+            return await tool.function(call)
+        except (HeadraceError, TimeoutError):
+            raise
+        except Exception as error:
+            log.exception("tool.crashed", extra={"tool": tool.spec.tool, "run_id": message.runid})
+            text = f"{tool.spec.tool}: {type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX]
+            msg = "tool_crashed"
+            raise try_later(msg, text) from error
+
+    async def _ask(self, tool: PreparedTool, received: Received, limit_s: float) -> Any:
+        """A responder's answer. It may be in another language, so nothing is believed before it is
+        decoded."""
+        order, message = received.order, received.message
+        body = codec.encode(
+            Request(
+                id=f"{ids.idempotency_key(message.runid, order.path)}/{order.attempt}",
+                tenant=message.tenant,
+                data=msgspec.Raw(codec.encode_value(tool.args)),
+            )
+        )
+        if len(body) > names.ORDER_BYTES_MAX:
+            msg = "too_large"
+            raise refuse(msg, f"{tool.spec.tool}: arguments of {len(body)} bytes for a responder")
+        subject = tool.spec.endpoint.removeprefix(RESPONDER)
+        try:
+            # Longer than our own limit, so that silence ends as a timeout and absence at once as unavailable.
+            answer = await self._bus.request(subject, body, timeout_s=limit_s + names.REQUEST_DEADLINE_S)
+        except UnavailableError as error:
+            msg = "tool_unavailable"
+            raise try_later(msg, f"{tool.spec.tool}: {error}") from error
+        reply = codec.decode_as(Reply, answer)
+        if reply.error is not None:
+            failed = reply.error
+            raise AttemptError(
+                failed.code, failed.message, retryable=failed.retryable, retry_after_ms=failed.retry_after_ms
+            )
+        if not isinstance(reply.data, msgspec.Raw):
+            msg = "tool_crashed"
+            raise try_later(msg, f"{tool.spec.tool}: an answer with neither data nor error")
+        return msgspec.json.decode(reply.data)
+
+    def _checker(self, tenant: str, spec: events.ToolSpec) -> Any:
+        key = (tenant, spec.tool)
+        kept = self._checkers.get(key)
+        if kept is None or kept[0] is not spec:
+            try:
+                kept = (spec, json_schemas.validator(spec.args))
+            except DataError as error:
+                msg = "schema_invalid"
+                raise refuse(msg, f"{spec.tool} {spec.version}: {error}") from error
+            self._checkers[key] = kept
+        return kept[1]
+
+
+def _with_defaults(spec: events.ToolSpec, args: dict[str, Any]) -> dict[str, Any]:
+    properties = spec.args.get("properties")
+    if not isinstance(properties, dict):
+        return args
+    defaults = {
+        name: schema["default"]
+        for name, schema in properties.items()
+        if isinstance(schema, dict) and "default" in schema
+    }
+    return {**defaults, **args}
+
+
+def _place(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path)) or "arguments"

@@ -1,0 +1,1 @@
+"""The built-in tools: what a step may call without registering anything."""
