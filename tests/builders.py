@@ -1,0 +1,315 @@
+"""Valid objects with one thing overridden: plans, messages, events, and an example of every type of the contracts."""
+
+import functools
+import json
+from typing import Any
+
+import msgspec
+
+from headrace.contracts import commands as cmd
+from headrace.contracts import events as ev
+from headrace.contracts import ids
+from headrace.contracts.canonical import blake2b_hex, canonical_json
+from headrace.contracts.codec import inline
+from headrace.contracts.envelope import SPECVERSION, Message, Value
+from headrace.contracts.failure import Failure
+from headrace.contracts.schemas import inner_types, stored_types, type_of
+from headrace.pipeline.compile import compile_plan
+from headrace.pipeline.definitions import Definition
+from headrace.pipeline.plan import Plan
+from headrace.runtime.clock import rfc3339
+from headrace_scheduler.state import Run, created, evolve
+
+NOON_MS = 1_764_072_000_000
+TENANT = "default"
+RUN = "01KAX5R7Q0ZJ8M2T9D4W6YB3CE"
+DIGEST = "5f0c1d0b1ad2b2a0b2f6a8b1f2c1d4e3a5968778695a4b3c2d1e0f9f8e7d6c5b"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=512)
+def _compiled(document: str) -> Plan:
+    return compile_plan(Definition(main=json.loads(document)))
+
+
+def plan(steps: dict[str, Any], **top: Any) -> Plan:
+    """The plan of a pipeline with these steps; `top` overrides its other keys."""
+    return _compiled(json.dumps({"pipeline": "demo", "steps": steps} | top))
+
+
+def tool(**over: Any) -> dict[str, Any]:
+    """A step that an executor runs."""
+    return {"tool": "demo.echo", "with": {}} | over
+
+
+REVIEW = {
+    "list": {"tool": "fs.glob", "with": {"pattern": "src/**/*.py"}},
+    "review": {
+        "foreach": "steps.list.output.paths",
+        "max_parallel": 2,
+        "llm": {"model": "echo/echo", "prompt": "Review ${{ item }}"},
+    },
+    "child": {"pipeline": "publish", "with": {"title": "Review"}},
+    "pause": {"needs": ["child"], "wait": {"for": "10m"}},
+    "fix": {"needs": ["pause"], "when": "size(steps.list.output.paths) > 10", "tool": "demo.fix", "with": {}},
+}
+"""The pipeline that the examples belong to: a tool, a bounded map, a child, a timer and a condition."""
+
+
+def review_plan() -> Plan:
+    """The plan of the examples."""
+    return plan(REVIEW, pipeline="review-repo")
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def message(kind: type[Message], data: Any, **over: Any) -> Any:
+    """A message of a run with a whole envelope and a deterministic id."""
+    fields: dict[str, Any] = {
+        "specversion": SPECVERSION,
+        "source": "/scheduler/one",
+        "time": rfc3339(NOON_MS),
+        "schemaver": 1,
+        "tenant": TENANT,
+        "pipeline": "review-repo",
+        "runid": RUN,
+        "correlationid": RUN,
+        "causationid": "01KAX5R7Q0CMD",
+        "traceparent": TRACEPARENT,
+        "defdigest": DIGEST,
+        "data": data,
+    } | over
+    place = fields.get("stepid", "")
+    fields.setdefault("subject", f"run/{fields['runid']}" + (f"/step/{place}" if place else ""))
+    if "id" not in fields:
+        known = (fields["tenant"], fields["runid"], place, fields.get("attempt", 0))
+        fields["id"] = ids.event_id(type_of(kind), *known, data=canonical_json(data))
+    return kind(**fields)
+
+
+def run_created(**over: Any) -> ev.RunCreated:
+    """The first event of a run."""
+    fields: dict[str, Any] = {
+        "defdigest": DIGEST,
+        "inputs": inline({"repo": "."}),
+        "deadline_ms": NOON_MS + 86_400_000,
+        "request": blake2b_hex(b"request"),
+        "traceparent": TRACEPARENT,
+    } | over
+    return ev.RunCreated(**fields)
+
+
+def decided(version: int, *events: ev.DecisionEvent, order: ev.Order | None = None, **over: Any) -> ev.RunDecided:
+    """A decision. `at_ms` may be given among the overrides."""
+    at_ms = over.pop("at_ms", NOON_MS)
+    data = ev.Decided(version=version, at_ms=at_ms, events=events, order=order)
+    made: ev.RunDecided = message(ev.RunDecided, data, **{"time": rfc3339(at_ms)} | over)
+    return made
+
+
+def order(**over: Any) -> ev.Order:
+    """The order of the first step of the examples."""
+    fields: dict[str, Any] = {
+        "path": "list",
+        "attempt": 1,
+        "offer": 1,
+        "decision": "6c1f0f6f4e0b4f0e9a3d1c2b3a495867",
+        "version": 2,
+        "queue": "tool-ws",
+        "kind": "tool",
+        "timeout_ms": 120_000,
+        "not_after_ms": NOON_MS + 600_000,
+        "due_ms": NOON_MS + 725_000,
+        "scheduled_ms": NOON_MS,
+        "tool": "fs.glob",
+        "input": inline({"pattern": "src/**/*.py"}).json,
+        "workspace": True,
+    } | over
+    return ev.Order(**fields)
+
+
+def scheduled(path: str, *, attempt: int = 1, queue: str = "tool", **over: Any) -> ev.StepScheduled:
+    """One attempt may run."""
+    fields: dict[str, Any] = {
+        "path": path,
+        "attempt": attempt,
+        "queue": queue,
+        "input_sha": blake2b_hex(path.encode()),
+        "not_after_ms": NOON_MS + 600_000,
+        "due_ms": NOON_MS + 725_000,
+    } | over
+    return ev.StepScheduled(**fields)
+
+
+def failure(**over: Any) -> Failure:
+    """A failure worth another attempt."""
+    fields: dict[str, Any] = {"code": "unavailable", "message": "503 from the other side", "retryable": True} | over
+    return Failure(**fields)
+
+
+def folded(plan: Plan, *messages: ev.RunMessage, first_seq: int = 1) -> Run:
+    """The fold of a history that starts with the run's first decision."""
+    first = messages[0]
+    assert isinstance(first, ev.RunDecided)
+    run = created(first)
+    assert run is not None
+    for seq, one in enumerate(messages, start=first_seq):
+        evolve(run, seq, one, plan)
+    return run
+
+
+# --- one of everything ---------------------------------------------------------------------------
+
+_CHILD = ids.child_run_id(RUN, "child")
+_PATHS = inline({"paths": ["src/a.py", "src/b.py"]})
+
+
+def example_events() -> dict[str, ev.DecisionEvent]:
+    """One example of every event inside a decision, by type, with every field that has something to say."""
+    events: tuple[ev.DecisionEvent, ...] = (
+        run_created(labels={"team": "core"}, durability="D1", tracestate="vendor=1"),
+        ev.RunCompleted(outputs=inline({"report": "https://example.test/reports/1"})),
+        ev.RunFailed(failure=failure(code="denied", message="401 from the provider", retryable=False), path="review"),
+        ev.RunCancelling(reason="no longer needed", due_ms=NOON_MS + 10_000),
+        ev.RunCancelled(reason="no longer needed"),
+        ev.RunPaused(reason="maintenance"),
+        ev.RunResumed(),
+        ev.RunBlocked(reason="no provider has a key", path="review"),
+        ev.RunStalled(failure=Failure(code="upgrade_required", message="an unknown type"), seq=17),
+        scheduled("list", queue="tool-ws"),
+        ev.StepCompleted(path="list", attempt=1, report="0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
+        ev.StepFailed(path="review[1]", attempt=5, failure=failure(retry_after_ms=2_000, causes=("TimeoutError",))),
+        ev.StepSkipped(path="fix", reason="its condition is false"),
+        ev.StepCancelled(path="child"),
+        ev.ForeachStarted(path="review", items=inline(["src/a.py", "src/b.py"]), count=2),
+        ev.TimerSet(
+            path="list",
+            timer="retry",
+            due_ms=NOON_MS + 700,
+            attempt=1,
+            delay_ms=700,
+            jitter=0.7,
+            failure=failure(),
+        ),
+        ev.TimerFired(path="pause", timer="wait"),
+        ev.ChildStarted(
+            path="child",
+            attempt=1,
+            child=_CHILD,
+            pipeline="publish",
+            defdigest=DIGEST,
+            inputs=inline({"title": "Review"}),
+            due_ms=NOON_MS + 3_600_000,
+        ),
+        ev.ChildEnded(path="child", attempt=1, child=_CHILD, status="completed", outputs=inline({"url": "x"})),
+    )
+    return {type_of(type(event)): event for event in events}
+
+
+def _step(kind: type[Message], data: Any, path: str = "list", **over: Any) -> Any:
+    return message(kind, data, **{"stepid": path, "attempt": 1, "source": "/step-executor/two"} | over)
+
+
+def example_messages() -> dict[str, Message]:
+    """One example of every stored message and command, by type."""
+    offer: dict[str, Any] = {"decision": order().decision, "offer": 1}
+    usage = ev.Usage(input_tokens=812, output_tokens=96, cached_tokens=512, reasoning_tokens=32, model="echo/echo")
+    artifact = ev.Artifact(path="out/report.md", ref=f"{RUN}/{DIGEST}", size=4_096)
+    tool_spec = ev.ToolSpec(
+        tool="demo.echo",
+        version="1.0.0",
+        description="Gives back what it got.",
+        args={"type": "object", "properties": {"text": {"type": "string"}}},
+        effect="pure",
+    )
+    plain: dict[str, Any] = {"pipeline": "", "runid": "", "correlationid": "", "defdigest": "", "subject": ""}
+    asked: dict[str, Any] = {"source": "client", "causationid": "", **plain}
+    made: tuple[Message, ...] = (
+        decided(1, run_created(labels={"team": "core"})),
+        _step(ev.StepOrdered, order(), source="/scheduler/one"),
+        _step(
+            ev.AttemptSucceeded,
+            ev.Succeeded(
+                **offer, output=_PATHS, duration_ms=12, usage=usage, artifacts=(artifact,), files={"a": DIGEST}
+            ),
+        ),
+        _step(ev.AttemptFailed, ev.Failed(**offer, failure=failure(retry_after_ms=500), duration_ms=30_012)),
+        _step(ev.AttemptDeferred, ev.Deferred(**offer, reason="breaker_open", due_ms=NOON_MS + 30_000)),
+        _step(ev.AttemptStarted, ev.Claimed(**offer, token="e3b0c44298fc1c14", executor="two")),
+        message(ev.CancelRequested, ev.Reason(reason="no longer needed")),
+        message(ev.PauseRequested, ev.Reason(reason="maintenance")),
+        message(ev.ResumeRequested, ev.Reason()),
+        _step(
+            ev.ChildReported,
+            ev.ChildResult(child=_CHILD, attempt=1, status="completed", outputs=inline({"url": "x"})),
+            path="child",
+            source="/scheduler/one",
+        ),
+        message(ev.CommandAccepted, ev.Accepted(command="01KAX5R7Q0CMD", runid=RUN), **plain),
+        message(
+            ev.CommandRefused,
+            ev.Refused(
+                command="01KAX5R7Q0CMD",
+                reasons=(Failure(code="inputs_invalid", message="the input `repo` is required"),),
+            ),
+            **plain,
+        ),
+        message(
+            ev.DefinitionRegistered,
+            ev.Definition(
+                digest=DIGEST,
+                size=1_812,
+                triggers=(
+                    ev.TriggerSpec(event="repo-pushed", when='event.data.branch == "main"', inputs={"repo": "."}),
+                ),
+            ),
+            **plain | {"pipeline": "review-repo"},
+        ),
+        message(ev.ToolRegistered, tool_spec, **plain),
+        message(ev.ToolDisabled, ev.ToolName(tool="demo.echo", version="1.0.0", reason="superseded"), **plain),
+        message(ev.SessionOpened, ev.SessionOpening(session="chat-7", labels={"user": "ann"}), **plain),
+        message(
+            ev.TurnAppended,
+            ev.Turn(session="chat-7", version=1, role="user", content=msgspec.Raw(b'{"text":"hello"}'), request="r1"),
+            **plain,
+        ),
+        message(ev.SessionClosed, ev.SessionClosing(session="chat-7", version=1, reason="done"), **plain),
+        message(ev.AlertRaised, ev.Alert(rule="run-stalled", about=RUN, failure=failure(retryable=False)), **plain),
+        message(ev.AlertCleared, ev.Alert(rule="run-stalled", about=RUN), **plain),
+        message(
+            ev.MessageParked,
+            ev.Parked(
+                stream="HR_COMMANDS",
+                subject="hr.cmd.default.run-start",
+                seq=42,
+                body=b"\xff{not json",
+                headers={"Nats-Msg-Id": "x"},
+                failure=Failure(code="malformed_message", message="not JSON"),
+            ),
+            **plain,
+        ),
+        message(cmd.RunStart, cmd.StartRun(pipeline="review-repo", inputs={"repo": "."}, runid="nightly-7"), **asked),
+        message(cmd.RunCancel, cmd.NameRun(runid=RUN, reason="no longer needed"), **asked),
+        message(cmd.RunPause, cmd.NameRun(runid=RUN), **asked),
+        message(cmd.RunResume, cmd.NameRun(runid=RUN), **asked),
+        message(cmd.DefinitionPut, cmd.PutDefinition(pipeline="review-repo", digest=DIGEST, arm=True), **asked),
+    )
+    return {type_of(type(one)): one for one in made}
+
+
+def examples() -> dict[str, Any]:
+    """Both of the above."""
+    made: dict[str, Any] = {**example_messages(), **example_events()}
+    missing = [type_of(kind) for kind in (*stored_types(), *inner_types()) if type_of(kind) not in made]
+    assert not missing, f"no example of {missing}: add one to tests/builders.py"
+    return made
+
+
+def by_reference(data: bytes, *, run: str = RUN, **over: Any) -> Value:
+    """A value that is held by reference."""
+    fields: dict[str, Any] = {"ref": f"{run}/{DIGEST}", "size": len(data)} | over
+    return Value(**fields)
