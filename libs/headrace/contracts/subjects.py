@@ -17,6 +17,7 @@
 Subject by subject, with the messages on each: `channels.py`.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from headrace.contracts.ids import command_token, partition_of, root_of
@@ -58,6 +59,7 @@ class RunSubject(NamedTuple):
     rest: str
 
 
+@lru_cache(maxsize=8192)
 def run_prefix(tenant: str, pipeline: str, run: str) -> str:
     """`hr.evt.<tenant>.<pipeline>.<part>.<run>`: the history of the run is everything under it, in stream order."""
     return f"hr.evt.{tenant}.{pipeline}.{partition_of(run):02d}.{run}"

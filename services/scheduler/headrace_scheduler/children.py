@@ -39,7 +39,7 @@ async def follow(partition: "Partition", entry: "Entry") -> None:
 
 def of_parent(partition: "Partition", parent: str) -> list[str]:
     """Children of a run that are in this owner's hands."""
-    return [run_id for run_id, entry in partition.entries.items() if entry.run.parent == parent]
+    return [run_id for run_id in partition.kin.get(parent, {}) if run_id in partition.entries]
 
 
 def is_awaited(partition: "Partition", entry: "Entry") -> bool:

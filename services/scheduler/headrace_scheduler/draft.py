@@ -13,7 +13,7 @@ from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler.orders import Content, content_for, make_order
-from headrace_scheduler.state import Draft, Run, apply, fan_results, item_of
+from headrace_scheduler.state import Run, apply, draft_of, fan_results, item_of
 
 EVENT_BYTES: Final = 300
 """What an event without a value takes on the wire, envelope share included; measured on step-scheduled."""
@@ -31,7 +31,7 @@ class Writer:
         refused: set[str],
         definitions: Mapping[str, str],
     ) -> None:
-        self.run = Draft(run)
+        self.run = draft_of(run)
         self.plan, self.now_ms, self.definitions = plan, now_ms, definitions
         self._left, self._refused = left, refused
         self.events: list[ev.DecisionEvent] = []

@@ -6,8 +6,7 @@ import msgspec
 
 from headrace.contracts import events as ev
 from headrace.contracts import ids, subjects
-from headrace.contracts.canonical import canonical_json
-from headrace.contracts.codec import encode
+from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import SPECVERSION
 from headrace.runtime.clock import rfc3339
 from headrace_scheduler.decide import Decision
@@ -38,7 +37,7 @@ def decided(run: Run, decision: Decision, *, source: str) -> tuple[Outgoing, ev.
     able to say which of the two it comes from.
     """
     data = ev.Decided(version=decision.version, at_ms=decision.at_ms, events=decision.events, order=decision.order)
-    event_id = ids.event_id(DECIDED, run.tenant, run.run, "", 0, 0, decision.version, data=canonical_json(data))
+    event_id = ids.event_id(DECIDED, run.tenant, run.run, "", 0, 0, decision.version, data=encode_value(data))
     message = ev.RunDecided(
         specversion=SPECVERSION,
         id=event_id,
@@ -178,7 +177,7 @@ class Creation:
 def first_decision(creation: Creation) -> Outgoing:
     """Decision 1: the run exists. Appended with expected sequence 0, so a run id is created once."""
     data = ev.Decided(version=1, at_ms=creation.now_ms, events=(creation.created,))
-    event_id = ids.event_id(DECIDED, creation.tenant, creation.run, "", 0, 0, 1, data=canonical_json(data))
+    event_id = ids.event_id(DECIDED, creation.tenant, creation.run, "", 0, 0, 1, data=encode_value(data))
     message = ev.RunDecided(
         specversion=SPECVERSION,
         id=event_id,

@@ -22,6 +22,7 @@ from headrace.contracts.errors import (
     UnknownOutcomeError,
 )
 from headrace.contracts.failure import Failure
+from headrace.contracts.live import Held, Revoke
 from headrace.pipeline.plan import Plan
 from headrace.runtime import blobs
 from headrace.runtime.clock import Clock
@@ -47,6 +48,12 @@ CATCHING_UP_S: Final = 0.02
 RETRY_S: Final = 0.2
 REPUBLISH_S: Final = 5.0
 """An order published this long ago and not seen in the log is published again; its id makes that harmless."""
+
+
+OVER_FOR_THE_ENGINE: Final = frozenset({"timeout", "deadline_exceeded", "executor_lost", "outcome_unknown"})
+"""Failures by which an attempt ends without its executor's word."""
+REVOKED_OFFERS: Final = 1_000_000
+"""More than an attempt can have: whatever offer an executor holds is meant."""
 
 
 @dataclass(slots=True)
@@ -98,6 +105,8 @@ class Partition:
         self.part, self.shared = part, shared
         self.stream = subjects.runs_stream(part, streams=shared.run_streams)
         self.entries: dict[str, Entry] = {}
+        self.kin: dict[str, dict[str, None]] = {}
+        """Children in our hands by their parent's id."""
         self.seq = 0
         self.live = False
         """Caught up: it decides."""
@@ -134,8 +143,7 @@ class Partition:
             self.seq = self._snapshot_seq = snapshot.seq
             for run in snapshot.runs:
                 plan = await self.shared.plans.get(run.tenant, run.defdigest)
-                self.entries[run.run] = Entry(run, plan)
-                self._count(self.entries[run.run])
+                self._count(self._take(run, plan))
         filters = (subjects.partition_filter(self.part),)
         self._tail = await self.shared.broker.tail(self.stream, filters, start_seq=self.seq + 1)
 
@@ -222,6 +230,7 @@ class Partition:
             elif own is not None:
                 entry.in_flight = None
                 await self._publish_orders(entry, own)
+                await self._revoke(entry, own.decision)
         self._count(entry)
         self._touched[subject.run] = None
 
@@ -230,8 +239,24 @@ class Partition:
         if run is None:
             return None
         plan = await self.shared.plans.get(run.tenant, run.defdigest)
+        return self._take(run, plan)
+
+    def _take(self, run: Run, plan: Plan) -> Entry:
         entry = self.entries[run.run] = Entry(run, plan)
+        if run.parent:
+            self.kin.setdefault(run.parent, {})[run.run] = None
         return entry
+
+    def _forget(self, entry: Entry) -> None:
+        """The run has ended and nobody waits for it here."""
+        run = entry.run
+        self._count(entry)
+        del self.entries[run.run]
+        if run.parent and run.parent in self.kin:
+            self.kin[run.parent].pop(run.run, None)
+            if not self.kin[run.parent]:
+                del self.kin[run.parent]
+        self._touched.update(self.kin.get(run.run, {}))
 
     async def _park(self, stored: Stored, error: HeadraceError) -> None:
         await park(
@@ -263,9 +288,7 @@ class Partition:
         await children.follow(self, entry)
         if entry.run.ended:
             if not children.is_awaited(self, entry):
-                self._count(entry)
-                del self.entries[run_id]
-                self._touched.update(dict.fromkeys(children.of_parent(self, run_id)))
+                self._forget(entry)
             return
         if entry.in_flight is None and self.shared.may_decide(self.part):
             await self._publish_missing(entry)
@@ -379,6 +402,18 @@ class Partition:
             if inst is None or (inside is not None and path == inside.path):
                 continue
             await self.publish_order(entry, messages.at_decision(order, own.id, own.decision.version))
+
+    async def _revoke(self, entry: Entry, decision: Decision) -> None:
+        """Tell executors which attempts are over for the engine. Only spares work: what they report is not folded."""
+        held = tuple(
+            Held(run=entry.run.run, path=event.path, attempt=getattr(event, "attempt", 0), offer=REVOKED_OFFERS)
+            for event in decision.events
+            if isinstance(event, ev.StepFailed | ev.TimerSet)
+            and event.failure is not None
+            and event.failure.code in OVER_FOR_THE_ENGINE
+        )
+        if held and self.shared.broker.connected:
+            await self.shared.broker.send(subjects.REVOKE, codec.encode(Revoke(held=held)))
 
     async def _publish_missing(self, entry: Entry) -> None:
         """Orders that state wants and the log has not shown: after a takeover, or when a publish was lost."""

@@ -1,7 +1,7 @@
 """What we know of a run: the fold of its messages, in stream order.
 
 Pure: no clock, no I/O, no randomness. `evolve` updates in place because a run's state has exactly one owner,
-and copying it for every event would make big runs quadratic. `Draft` is the exception: `decide` applies the
+and copying it for every event would make big runs quadratic. A draft is the exception: `decide` applies the
 events it is about to say to a draft, which copies only what it touches, so that deciding never changes the
 state it read.
 
@@ -13,7 +13,6 @@ Three rules keep every reader's state equal:
 
 from bisect import insort
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 import msgspec
@@ -109,8 +108,7 @@ class Inst(msgspec.Struct, omit_defaults=True):
     """What the child's first decision derives from."""
 
 
-@dataclass(slots=True)
-class Run:
+class Run(msgspec.Struct, omit_defaults=True):
     """A run. Everything `decide` needs beside the plan."""
 
     run: str
@@ -125,10 +123,10 @@ class Run:
     created_ms: int = 0
     deadline_ms: int = 0
     cancel_due_ms: int = 0
-    inputs: Value = field(default_factory=Value)
+    inputs: Value = Value()
     outputs: Value | None = None
     failure: Failure | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = {}
     request: str = ""
     parent: str = ""
     parent_path: str = ""
@@ -137,32 +135,34 @@ class Run:
     tracestate: str = ""
     correlation: str = ""
     durability: str = ""
-    insts: dict[str, Inst] = field(default_factory=dict)
-    ready: list[tuple[int, int, str]] = field(default_factory=list)
+    insts: dict[str, Inst] = {}
+    ready: list[tuple[int, int, str]] = []
     """(−priority, place in the file, path), sorted: the order in which steps start is the same everywhere."""
-    active: dict[str, None] = field(default_factory=dict)
-    reported: dict[str, None] = field(default_factory=dict)
-    unordered: dict[str, None] = field(default_factory=dict)
+    active: dict[str, None] = {}
+    reported: dict[str, None] = {}
+    unordered: dict[str, None] = {}
     """Instances whose newest wanted offer has not been seen in the log."""
-    out: dict[str, int] = field(default_factory=dict)
+    out: dict[str, int] = {}
     """Orders in flight by queue."""
     open: int = 0
     """Steps of the root scope that have not ended."""
     in_flight: int = 0
     """Instances that count against `max_parallel`: running orders and children."""
-    controls: list[tuple[str, str]] = field(default_factory=list)
+    controls: list[tuple[str, str]] = []
     """(cancel | pause | resume, reason), each of which will change something, that no decision has dealt with yet."""
     cancel_reason: str = ""
-    inputs_seen: list[str] = field(default_factory=list)
+    inputs_seen: list[str] = []
     late: int = 0
     """Messages that changed nothing: stale reports, decisions of a lost race."""
 
     def get(self, path: str) -> Inst | None:
         """The instance to read."""
-        return self.insts.get(path)
+        return self.insts.find(path) if isinstance(self.insts, Overlay) else self.insts.get(path)
 
     def edit(self, path: str) -> Inst:
         """The instance to change; made when it does not exist yet."""
+        if isinstance(self.insts, Overlay):
+            return self.insts.edit(path)
         inst = self.insts.get(path)
         if inst is None:
             inst = self.insts[path] = Inst(path)
@@ -170,7 +170,10 @@ class Run:
 
     def drop(self, path: str) -> None:
         """Forget an instance whose result is kept elsewhere."""
-        self.insts.pop(path, None)
+        if isinstance(self.insts, Overlay):
+            self.insts.drop(path)
+        else:
+            self.insts.pop(path, None)
 
     @property
     def ended(self) -> bool:
@@ -178,34 +181,26 @@ class Run:
         return self.status in RUN_ENDED
 
 
-class Draft(Run):
-    """A run to try events on. Reads fall through to the base; whatever is changed is copied first."""
+class Overlay(dict[str, Inst]):
+    """Instances of a draft. Reads fall through to the base; what is changed is copied first."""
 
     __slots__ = ("base", "dropped")
 
-    def __init__(self, base: Run) -> None:
-        for name in Run.__slots__:
-            setattr(self, name, getattr(base, name))
+    def __init__(self, base: dict[str, Inst]) -> None:
+        super().__init__()
         self.base = base
         self.dropped: set[str] = set()
-        self.insts = {}
-        self.ready = base.ready.copy()
-        self.active = base.active.copy()
-        self.reported = base.reported.copy()
-        self.unordered = {}
-        self.out = base.out.copy()
-        self.controls = base.controls.copy()
 
-    def get(self, path: str) -> Inst | None:
-        """See Run."""
-        inst = self.insts.get(path)
+    def find(self, path: str) -> Inst | None:
+        """The instance to read."""
+        inst = self.get(path)
         if inst is None and path not in self.dropped:
             return self.base.get(path)
         return inst
 
     def edit(self, path: str) -> Inst:
-        """See Run."""
-        inst = self.insts.get(path)
+        """The instance to change."""
+        inst = self.get(path)
         if inst is None:
             below = None if path in self.dropped else self.base.get(path)
             inst = Inst(path) if below is None else copy(below)
@@ -214,13 +209,22 @@ class Draft(Run):
                 inst.fan = copy(inst.fan)
                 inst.fan.results = {}
             self.dropped.discard(path)
-            self.insts[path] = inst
+            self[path] = inst
         return inst
 
     def drop(self, path: str) -> None:
-        """See Run."""
-        self.insts.pop(path, None)
+        """Forget an instance."""
+        self.pop(path, None)
         self.dropped.add(path)
+
+
+def draft_of(run: Run) -> Run:
+    """A run to try events on: changing it leaves `run` as it is."""
+    draft = copy(run)
+    draft.insts = Overlay(run.insts)
+    draft.ready, draft.active, draft.reported = run.ready.copy(), run.active.copy(), run.reported.copy()
+    draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
+    return draft
 
 
 def fan_results(run: Run, path: str) -> list[ItemResult]:
@@ -228,8 +232,8 @@ def fan_results(run: Run, path: str) -> list[ItemResult]:
     inst = run.get(path)
     assert inst is not None and inst.fan is not None, path
     merged = inst.fan.results
-    if isinstance(run, Draft):
-        below = run.base.get(path)
+    if isinstance(run.insts, Overlay):
+        below = run.insts.base.get(path)
         if below is not None and below.fan is not None:
             merged = below.fan.results | merged
     return [merged[index] for index in range(inst.fan.count)]

@@ -11,8 +11,8 @@ import msgspec
 
 from headrace.contracts import events as ev
 from headrace.contracts import ids, names, subjects
-from headrace.contracts.canonical import blake2b_hex, canonical_json
-from headrace.contracts.codec import encode
+from headrace.contracts.canonical import blake2b_hex
+from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import SPECVERSION, Message
 from headrace.contracts.errors import MalformedMessageError
 from headrace.contracts.failure import Failure
@@ -35,16 +35,13 @@ class Received:
     seq: int
     stream: str
     deliveries: int
+    prefix: str
+    """Subjects of the run's history start so."""
 
     @property
     def key(self) -> AttemptKey:
         """The attempt that it is for."""
         return (self.message.runid, self.order.path, self.order.attempt)
-
-    @property
-    def prefix(self) -> str:
-        """Subjects of the run's history start so."""
-        return subjects.run_prefix(self.message.tenant, self.message.pipeline, self.message.runid)
 
 
 class Admission(Enum):
@@ -101,7 +98,13 @@ def received_order(
         msg = "an order has either `input` or `template`"
         raise MalformedMessageError(msg)
     return Received(
-        order=order, message=message, stored_ms=stored_ms, seq=seq, stream=stream, deliveries=deliveries
+        order=order,
+        message=message,
+        stored_ms=stored_ms,
+        seq=seq,
+        stream=stream,
+        deliveries=deliveries,
+        prefix=subject[: -len(f".{place.kind}.{place.rest}")],
     )
 
 
@@ -179,7 +182,7 @@ def _envelope(received: Received, kind: str, data: Any, *, source: str, now_ms: 
         "specversion": SPECVERSION,
         # The content is part of the id: two results of one attempt must never pass for one.
         "id": ids.event_id(
-            kind, cause.tenant, cause.runid, order.path, order.attempt, order.offer, data=canonical_json(data)
+            kind, cause.tenant, cause.runid, order.path, order.attempt, order.offer, data=encode_value(data)
         ),
         "source": source,
         "time": rfc3339(now_ms),
