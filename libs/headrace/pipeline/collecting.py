@@ -2,7 +2,7 @@
 
 The library appends by copying: 9,000 items take 2.7 s, in the scheduler's own loop. `all` is linear, so the two
 macros are rewritten to it (`scanner.with_collected_lists`) and the items are pushed into a frame here. Frames are a
-stack with numbers, because macros nest; an item that fails leaves its frame behind, and taking the frame below drops it.
+stack with numbers, because macros nest; an item that fails leaves its frame behind, and taking the one below drops it.
 State is per thread, because an evaluation runs in one, and is cleared before each.
 """
 

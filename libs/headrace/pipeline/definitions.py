@@ -4,9 +4,9 @@
 
 The keys of `files` are paths relative to the main file's folder. The bytes are JSON with sorted keys and numbers as
 they were read (1.0 stays a float, which RFC 8785 would not keep), and the digest is the sha256 of exactly these
-bytes, so that a stored definition proves itself. A child file is a definition of its own: its document, and of `files` those that
-it names, with paths relative to its own folder. A parent names its children by their digests, which are the same
-whether the child is deployed alone or inside.
+bytes, so that a stored definition proves itself. A child file is a definition of its own: its document, and of `files`
+those that it names, with paths relative to its own folder. A parent names its children by their digests, which are the
+same whether the child is deployed alone or inside.
 """
 
 import posixpath

@@ -79,6 +79,8 @@ def _fault(source: str, offset: int, text: str) -> Fault:
         place = start if start >= 0 else offset
         if re.search(r"\bsteps(\.\w+)*\.\w+\s*-\s*$", source[:place]):
             return Fault((), place, f"`-{name}` is a subtraction here", 'write `steps["my-step"]` for ids with `-`')
+        if name in FUNCTION_NAMES:
+            return Fault((), place, f"`{name}` does not take these arguments")
         near = difflib.get_close_matches(name, [*ROOTS, *FUNCTION_NAMES], n=1)
         hint = f"did you mean `{near[0]}`?" if near else "known are " + ", ".join(ROOTS)
         return Fault((), place, f"unknown name `{name}`", hint)

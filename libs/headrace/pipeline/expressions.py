@@ -11,7 +11,7 @@ Step ids with `-` are written `steps["my-step"].output`: `-` is subtraction in C
 import difflib
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,7 @@ from headrace.pipeline import cel_library, collecting, scanner
 from headrace.pipeline.cel_library import RESERVED, ROOTS, environment
 from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of, without_code
 from headrace.pipeline.functions import as_text, kind_of
-from headrace.pipeline.references import Analysis, Reference, TooManyNodesError, analyse
+from headrace.pipeline.references import Reference, TooManyNodesError, analyse
 
 SOURCE_CHARS_MAX: Final = 16_384
 """500 nodes of generous names; text belongs in `vars` or around the expression."""
@@ -156,7 +156,8 @@ def _cel_expression(source: str) -> Expression:
     except TooManyNodesError as error:
         text = f"the expression is too large: {error}"
         raise RefusedExpressionError(source, (Fault((), 0, text, "do it in steps, or in a tool"),)) from error
-    bindings = _bindings(source, analysis.references)
+    references = tuple(found for found in analysis.references if found.root in ROOTS)  # others are names of types
+    bindings = _bindings(source, references)
     result_type = compiled.return_type().name()
     if "optional_type" in result_type:
         fault = Fault((), 0, "the result is an optional value", "end it with `.orValue(…)`")
@@ -164,8 +165,8 @@ def _cel_expression(source: str) -> Expression:
     if analysis.makes_list:
         compiled = _checked(scanner.with_collected_lists(source), source)
     program = _Program(bindings, compiled=compiled, collects=analysis.makes_list)
-    made = _expression(source, program, tuple(analysis.references), analysis.functions, result_type)
-    _check_constant(made, analysis)
+    made = _expression(source, program, references, analysis.functions, result_type)
+    _check_constant(made)
     return made
 
 
@@ -183,14 +184,14 @@ def _expression(
     )
 
 
-def _check_constant(expression: Expression, analysis: Analysis) -> None:
+def _check_constant(expression: Expression) -> None:
     """What reads nothing has one value for ever: when that is an error, it is one now."""
-    if analysis.references or expression.uses_files:
+    if expression.references or expression.uses_files:
         return
     try:
         evaluate(expression, {})
     except ExpressionError as error:
-        text = f"the expression never has a value: {error}"
+        text = f"this never has a value: {str(error).removeprefix(f'{_short(expression)}: ')}"
         raise RefusedExpressionError(expression.source, (Fault((), 0, text),)) from error
 
 
@@ -202,7 +203,7 @@ def _checked(source: str, shown: str) -> Any:
         raise RefusedExpressionError(shown, faults_of(str(error), shown)) from None
 
 
-def _bindings(source: str, references: list[Reference]) -> tuple[_Binding, ...]:
+def _bindings(source: str, references: Iterable[Reference]) -> tuple[_Binding, ...]:
     """What must be handed over, one entry a dotted name, in order of appearance.
 
     Raises:

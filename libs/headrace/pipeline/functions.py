@@ -99,7 +99,7 @@ def _sortable(values: Sequence[Any], function: str) -> None:
     if all(isinstance(value, str) for value in values) or all(_is_number(value) for value in values):
         return
     kinds = sorted({kind_of(value) for value in values})
-    msg = f"{function}() compares only numbers with numbers and text with text, got {', '.join(kinds)}"
+    msg = f"{function}() compares numbers or texts, got {', '.join(kinds)}"
     raise ValueError(msg)
 
 
@@ -155,7 +155,10 @@ def group_by(values: Any, path: str) -> list[dict[str, Any]]:
 
 def unique(values: Any) -> list[Any]:
     """The first of every group of equal items, in order."""
-    return list({_sorted.encode(value): value for value in reversed(_listed(values, "unique"))}.values())[::-1]
+    first: dict[bytes, Any] = {}
+    for value in _listed(values, "unique"):
+        first.setdefault(_sorted.encode(value), value)
+    return list(first.values())
 
 
 def flatten(values: Any) -> list[Any]:
