@@ -188,12 +188,6 @@ SCHEMA: Final[tuple[Row, ...]] = (
     Row("llm", "messages", _list(_record("message")), "A whole conversation instead of a prompt."),
     Row("llm", "max_tokens", Shape("whole", 1, 10_000_000, templated=True), "Longest answer."),
     Row("llm", "temperature", Shape("number", 0, 2, templated=True), "How much chance."),
-    Row(
-        "llm",
-        "output_schema",
-        Shape("json schema"),
-        "JSON Schema that the answer must fit; the output is then its value.",
-    ),
     Row("llm", "options", _free_map(_TEMPLATE), "The provider's own options."),
     Row("message", "role", _choice("system", "user", "assistant"), "Who speaks.", required=True),
     Row("message", "content", Shape("text", templated=True), "What is said.", required=True),
