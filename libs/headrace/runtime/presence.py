@@ -18,6 +18,9 @@ BEAT_S: Final = 1.0
 """Nobody takes work over from these services by their beats, so a third of an executor's pace is enough."""
 
 
+SENT_REMEMBERED: Final = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What a beat says besides being alive."""
@@ -40,17 +43,21 @@ class Presence:
         instance: str,
         version: str = "",
         condition: Callable[[], Condition],
+        interval_s: float = BEAT_S,
     ) -> None:
         self._bus, self._clock, self._condition = bus, clock, condition
         self._service, self.instance, self._version = service, instance, version
         self._boot = f"{entropy.bits(64):016x}"
         self._counter = 0
+        self._interval_s = interval_s
+        self.sent_s: dict[int, float] = {}
+        """Counter of a recent beat → when it was sent. Whoever hears it come round has heard all that came before."""
 
     async def run(self) -> None:
         """Beat for ever. A beat that cannot be sent is dropped: presence is about now."""
         while True:
             await self._beat(leaving=False)
-            await self._clock.sleep(BEAT_S)
+            await self._clock.sleep(self._interval_s)
 
     async def leave(self) -> None:
         """Say goodbye, so that nobody raises an alert about the silence that follows."""
@@ -58,6 +65,8 @@ class Presence:
 
     async def _beat(self, *, leaving: bool) -> None:
         self._counter += 1
+        self.sent_s[self._counter] = self._clock.monotonic_s()
+        self.sent_s.pop(self._counter - SENT_REMEMBERED, None)
         now = self._condition()
         beat = Beat(
             service=self._service,

@@ -5,8 +5,9 @@ list of no living executor, is offered again. The order of looking makes that sa
 then the lists (asked for afterwards), then the log up to its present end. A wrong suspicion costs a second
 call, never a wrong history.
 
-Silence is counted only while our own connection is up and our own queue of beats is drained, in steps of our
-own loop, so that a pause of this process makes nobody look dead.
+Silence is counted in own beats that came round: they travel the same way as everybody's, so when one is heard, every beat
+that the broker had before it has been heard too. It grows by the time between two of them, at most SILENCE_STEP_MAX_S, and
+starts from zero after a reconnect. So a pause of this process, or of the broker, makes nobody look dead.
 """
 
 import logging
@@ -21,6 +22,7 @@ from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, 
 from headrace.contracts.live import Beat, Held
 from headrace.pipeline.plan import node_of
 from headrace.runtime.eventlog import BusMessage, Subscription
+from headrace.runtime.presence import Presence
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.partition import REPUBLISH_S, Entry, Partition, Shared
 from headrace_scheduler.state import RUNNING, Inst
@@ -28,8 +30,8 @@ from headrace_scheduler.state import RUNNING, Inst
 log = logging.getLogger("headrace.scheduler")
 
 TICK_S: Final = 0.1
-STEP_MAX_S: Final = 0.2
-"""What one turn of our loop can add to a silence: a longer one was our own pause."""
+SILENCE_STEP_MAX_S: Final = 2 * names.PRESENCE_BEAT_S
+"""What one pair of own beats can add to a silence: a longer gap was our own or the broker's."""
 LISTS_WITHIN_S: Final = 0.8
 """A living executor answers within milliseconds; one that does not is looked at again in the next round."""
 LOG_WITHIN_S: Final = 2.0
@@ -48,6 +50,7 @@ class Peer:
 
     boot: str
     counter: int
+    heard_s: float = 0.0
     silence_s: float = 0.0
     full_at_s: float = float("-inf")
     held: dict[Key, int] = field(default_factory=dict)
@@ -63,8 +66,9 @@ class Peer:
 class HandBack:
     """Watches the executors for all partitions of this scheduler. `run` is a supervised child."""
 
-    def __init__(self, shared: Shared, partitions: dict[int, Partition]) -> None:
-        self._shared, self._partitions = shared, partitions
+    def __init__(self, shared: Shared, partitions: dict[int, Partition], presence: Presence) -> None:
+        self._shared, self._partitions, self._presence = shared, partitions, presence
+        self._came_round_s: float | None = None
         self.peers: dict[str, Peer] = {}
         self._rounds_until_s = float("-inf")
         self._since_s = float("-inf")
@@ -78,13 +82,12 @@ class HandBack:
         shared = self._shared
         self._beats = await shared.broker.subscribe(subjects.PRESENCE_ALL, self._hear)
         now_s = shared.clock.monotonic_s()
-        self._since_s, last_s, next_round_s, next_sweep_s = now_s, now_s, now_s, now_s + names.SWEEP_S
+        self._since_s, next_round_s, next_sweep_s = now_s, now_s, now_s + names.SWEEP_S
         try:
             while True:
                 await shared.clock.sleep(TICK_S)
                 now_s = shared.clock.monotonic_s()
-                self._grow_silences(now_s - last_s)
-                last_s = now_s
+                self._start_over_after_reconnect()
                 if now_s - self._since_s < names.PRESENCE_SILENT_S or not shared.broker.connected:
                     continue
                 sweep = now_s >= next_sweep_s
@@ -111,6 +114,8 @@ class HandBack:
         except MalformedMessageError as error:
             log.warning("presence.malformed", extra={"subject": message.subject, "why": str(error)})
             return
+        if beat.instance == self._presence.instance:
+            self._came_round(beat.counter)
         if beat.service != "step-executor":
             return
         peer = self.peers.get(beat.instance)
@@ -126,7 +131,7 @@ class HandBack:
             return
         if beat.counter != peer.counter + 1:
             peer.known = False
-        peer.counter, peer.silence_s = beat.counter, 0.0
+        peer.counter, peer.silence_s, peer.heard_s = beat.counter, 0.0, self._shared.clock.monotonic_s()
         if beat.full is not None:
             peer.held = {_key(held): held.offer for held in beat.full}
             peer.full_at_s, peer.known = self._shared.clock.monotonic_s(), True
@@ -136,19 +141,28 @@ class HandBack:
         for held in beat.finished:
             peer.held.pop(_key(held), None)
 
-    def _grow_silences(self, step_s: float) -> None:
-        broker = self._shared.broker
-        if broker.connected_since_s != self._connected_since_s:
-            self._connected_since_s = broker.connected_since_s
-            self._since_s = self._shared.clock.monotonic_s()
-            for peer in self.peers.values():
-                peer.silence_s = 0.0
-            self.look_again()
-        if not broker.connected or self._beats is None or self._beats.backlog:
+    def _start_over_after_reconnect(self) -> None:
+        since_s = self._shared.broker.connected_since_s
+        if since_s == self._connected_since_s:
+            return
+        self._connected_since_s, self._came_round_s = since_s, None
+        self._since_s = self._shared.clock.monotonic_s()
+        for peer in self.peers.values():
+            peer.silence_s = 0.0
+        self.look_again()
+
+    def _came_round(self, counter: int) -> None:
+        """An own beat was heard: who was not heard since the one before it has grown more silent."""
+        sent_s, previous_s = self._presence.sent_s.get(counter), self._came_round_s
+        if sent_s is None:
+            return
+        self._came_round_s = sent_s
+        if previous_s is None:
             return
         for instance, peer in list(self.peers.items()):
             was_alive = peer.alive
-            peer.silence_s += min(step_s, STEP_MAX_S)
+            step_s = min(sent_s - previous_s, sent_s - peer.heard_s, SILENCE_STEP_MAX_S)
+            peer.silence_s += max(0.0, step_s)
             if was_alive and not peer.alive:
                 log.warning("executor.silent", extra={"instance": instance, "held": len(peer.held)})
                 self.look_again()

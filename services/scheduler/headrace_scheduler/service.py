@@ -78,7 +78,6 @@ class Scheduler:
             definitions=definitions.newest,
             snapshots_on=config.snapshots,
         )
-        self.handback = HandBack(self._shared, self.partitions)
         self._admission = Admission(broker, clock=clock, source=source, tenant=config.tenant)
         self._intake = Intake(
             broker,
@@ -100,7 +99,9 @@ class Scheduler:
             service=self.name,
             instance=instance,
             condition=lambda: Condition(ready=self.caught_up, partitions=tuple(sorted(self.partitions))),
+            interval_s=names.PRESENCE_BEAT_S,
         )
+        self.handback = HandBack(self._shared, self.partitions, self._presence)
 
     @property
     def caught_up(self) -> bool:
