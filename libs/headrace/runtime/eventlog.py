@@ -277,7 +277,10 @@ class Bus(Protocol):
         ...
 
     async def subscribe(self, subject: str, handler: BusHandler, *, queue: str = "") -> Subscription:
-        """Hear a subject; with `queue` only one member hears each message. Handlers run one after the other."""
+        """Hear a subject; with `queue` only one member hears each message. Handlers run one after the other.
+
+        What is sent after this has returned is heard, by whomever it is sent; while disconnected, after the reconnect.
+        """
         ...
 
 

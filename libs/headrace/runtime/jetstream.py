@@ -69,10 +69,12 @@ class _BusSubscription:
         self._inner: NatsSubscription | None = None
 
     async def begin(self, subject: str, queue: str) -> None:
-        """Tell the server."""
+        """Tell the server, and wait until it knows."""
         self._inner = await self._link.nats.subscribe(
             subject, queue=queue, cb=self._on_message, pending_msgs_limit=BUS_BACKLOG_MAX
         )
+        if self._link.connected:
+            await self._link.settle("subscribe")
 
     @property
     def backlog(self) -> int:
@@ -129,9 +131,7 @@ class JetStreamBroker:
         headers: Mapping[str, str] | None = None,
     ) -> Appended:  # fmt: skip
         """See EventLog.append."""
-        return await (
-            await self._publisher.publish(subject, body, msg_id=msg_id, expected=expected, headers=headers)
-        )
+        return await (await self._publisher.publish(subject, body, msg_id=msg_id, expected=expected, headers=headers))
 
     async def last(self, stream: str, subject_filter: str) -> Stored | None:
         """See EventLog.last."""
@@ -155,9 +155,7 @@ class JetStreamBroker:
         self, stream: str, filters: Sequence[str], *, start_seq: int, last_per_subject: bool = False
     ) -> JetStreamTail:
         """See EventLog.tail."""
-        tail = JetStreamTail(
-            self._link, stream, filters, start_seq=start_seq, last_per_subject=last_per_subject
-        )
+        tail = JetStreamTail(self._link, stream, filters, start_seq=start_seq, last_per_subject=last_per_subject)
         await tail.begin()
         return tail
 

@@ -70,18 +70,14 @@ class _Client(Client):
         super().__init__()
         self.direct: dict[int, FrameHandler] = {}
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         handler = self.direct.get(sid)
         if handler is None:
             await super()._process_msg(sid, subject, reply, data, headers or b"")
             return
         try:
             handler(subject, reply, data, headers or b"")
-        except (
-            Exception
-        ) as error:  # our own bug must not end the read loop silently: start the connection afresh
+        except Exception as error:  # our own bug must not end the read loop silently: start the connection afresh
             log.exception("broker.frame_failed", extra={"subject": subject.decode("ascii", "replace")})
             await self._process_op_err(error)
 
@@ -205,12 +201,17 @@ class Link:
         """Hear it no more, but handle what the server has already sent."""
         if self.connected:
             self._client.push(b"UNSUB %d\r\n" % sid)
-            try:
-                await asyncio.sleep(0)  # noqa: TID251 flush() writes its PING past the buffer: let that drain first
-                await self._client.flush(timeout=int(names.REQUEST_DEADLINE_S))
-            except nats_errors.Error as error:
-                log.info("broker.unsubscribe_unconfirmed", extra={"error": str(error)})
+            await self.settle("unsubscribe")
         self._client.forget(sid, tell=False)
+
+    async def settle(self, what: str) -> None:
+        """Wait until the server has handled what was sent before. When it cannot say so, that is logged: after a
+        reconnect the client tells the server its subscriptions again."""
+        try:
+            await asyncio.sleep(0)  # noqa: TID251 flush() writes its PING past the buffer: let that drain first
+            await self._client.flush(timeout=int(names.REQUEST_DEADLINE_S))
+        except nats_errors.Error as error:
+            log.info("broker.unconfirmed", extra={"what": what, "error": str(error)})
 
     def send(self, subject: str, body: bytes, *, reply: str = "", headers: bytes = b"") -> None:
         """Queue a message for the socket, now or never.
@@ -269,11 +270,7 @@ class Link:
             return
         self._closing = True
         if self.connected:
-            try:
-                await asyncio.sleep(0)  # noqa: TID251 flush() writes its PING past the buffer: let that drain first
-                await self._client.flush(timeout=int(names.REQUEST_DEADLINE_S))
-            except nats_errors.Error as error:
-                log.info("broker.flush_unconfirmed", extra={"error": str(error)})
+            await self.settle("close")
         await self._client.close()
         self._lost()
 
@@ -349,9 +346,7 @@ class _Attempts:
     def text(self) -> str:
         """One line per kind of failure."""
         lines = [
-            f"  {first:.1f} s: {text}"
-            if count == 1
-            else f"  {first:.1f} s to {last:.1f} s, {count} attempts: {text}"
+            f"  {first:.1f} s: {text}" if count == 1 else f"  {first:.1f} s to {last:.1f} s, {count} attempts: {text}"
             for first, last, count, text in self._lines
         ]
         return "\n".join(lines) or "  no attempt got an answer"

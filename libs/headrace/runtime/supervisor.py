@@ -12,7 +12,7 @@ cancelled) has crashed like any other.
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -34,6 +34,9 @@ hiccup of a
 third of a second and a broken child still ends the process within one."""
 STOP_CHILD_S: Final = 5.0
 """How long one child may take to obey its cancellation before stopping goes on without it."""
+
+CANCELS_MAX: Final = 5
+"""Times a task is cancelled within STOP_CHILD_S. A clean-up that takes up to a second is not disturbed."""
 
 
 class SupervisionError(HeadraceError):
@@ -159,22 +162,13 @@ class Supervisor:
 
     async def stop_child(self, child: Child) -> None:
         """Cancel one child and wait until it has ended, at most STOP_CHILD_S."""
-        child.cancel()
-        if child.task is not None and not child.task.done():
-            await asyncio.wait((child.task,), timeout=STOP_CHILD_S)
-            if not child.task.done():
-                log.error("task.ignores_cancel", extra={"task": child.name, "waited_s": STOP_CHILD_S})
+        if child.task is not None:
+            await _cancel((child.task,))
 
     async def _stop_all(self) -> None:
         for child in reversed(self.children):
             await self.stop_child(child)
-        left = [task for task in self._spawned if task is not asyncio.current_task()]
-        for task in left:
-            task.cancel()
-        if left:
-            _, stuck = await asyncio.wait(left, timeout=STOP_CHILD_S)
-            for task in stuck:
-                log.error("task.ignores_cancel", extra={"task": task.get_name(), "waited_s": STOP_CHILD_S})
+        await _cancel([task for task in self._spawned if task is not asyncio.current_task()])
 
     def _forget(self, child: Child) -> None:
         if self._children.get(child.name) is child:
@@ -231,6 +225,22 @@ class Supervisor:
     def _count(self, name: str, error: BaseException) -> None:
         self.crashes[name] += 1
         log.error("task.failed", extra={"task": name}, exc_info=error)
+
+
+async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel, again and again, and wait at most STOP_CHILD_S.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11 forgets a cancellation that arrives together with its result.
+    """
+    left = {task for task in tasks if not task.done()}
+    for _ in range(CANCELS_MAX):
+        for task in left:
+            task.cancel()
+        if not left:
+            return
+        _, left = await asyncio.wait(left, timeout=STOP_CHILD_S / CANCELS_MAX)
+    for task in left:
+        log.error("task.ignores_cancel", extra={"task": task.get_name(), "waited_s": STOP_CHILD_S})
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
