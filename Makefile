@@ -1,0 +1,54 @@
+# Every target does its own set-up; a second run skips it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.ready-dev
+SETUP_RUN := $(VENV)/.ready-run
+
+.PHONY: setup demo test lint unit proto simulate soak bench bench-quick clean
+
+setup: $(SETUP)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Headrace needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(SETUP_RUN): requirements/run.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/build.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(SETUP): requirements/dev.txt $(SETUP_RUN)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	touch $@
+
+demo: $(SETUP_RUN)
+	$(BIN)/headrace run examples/review-repo.yaml
+
+lint: $(SETUP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy libs services
+
+unit: $(SETUP)
+	$(BIN)/pytest tests/unit tests/contracts tests/test_tidy.py -m "not slow"
+
+test: $(SETUP) lint
+	$(BIN)/pytest -m "not slow"
+
+proto: $(SETUP)
+	$(BIN)/python proto/generate.py
+
+simulate: $(SETUP)
+	$(BIN)/python -m tests.simulation.run --seeds 2000
+
+soak: $(SETUP)
+	HEADRACE_SOAK=100 $(BIN)/pytest tests/chaos tests/e2e -m "slow or not slow" --timeout 7200
+
+bench bench-quick: $(SETUP)
+	$(BIN)/python -m tests.benchmarks.run
+
+clean:
+	rm -rf $(VENV) build dist .headrace
