@@ -165,8 +165,6 @@ class Partition:
         await self._snapshot_if_due()
 
     def _wait_s(self) -> float:
-        if self._touched:
-            return 0.0
         if not self.live:
             return CATCHING_UP_S
         if not self._timers:
