@@ -1,0 +1,137 @@
+"""Random small pipelines, and what is asked of the engine: starts, cancels, pauses, resumes.
+
+Pipelines come from a pool, so that each is compiled once however many seeds run it.
+"""
+
+import functools
+import random
+from dataclasses import dataclass
+from typing import Any, Final
+
+from headrace.contracts import ids
+from headrace.contracts.canonical import sha256_hex
+from headrace.pipeline.definitions import Definition
+
+POOL: Final = 48
+STEPS_MAX: Final = 6
+CALL: Final = "sim.call"
+"""The scripted tool: an external call that takes `ms` and fails in its first `fail` attempts."""
+
+
+@dataclass(slots=True, frozen=True)
+class Asked:
+    """A command, and when it is sent."""
+
+    at_s: float
+    verb: str
+    run: str
+    pipeline: str = ""
+    inputs: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The command's id."""
+        return f"{self.verb}-{self.run}"
+
+
+@dataclass(slots=True, frozen=True)
+class Pipeline:
+    """A definition: its name, its stored bytes and their digest."""
+
+    name: str
+    data: bytes
+    digest: str
+    steps: tuple[str, ...]
+
+
+@functools.cache
+def pipelines() -> tuple[Pipeline, ...]:
+    """The pool; the first three are the children that others start."""
+    children = tuple(_pipeline(f"child-{number}", _child(number)) for number in range(3))
+    parents = tuple(_pipeline(f"p-{number}", _parent(random.Random(number), children)) for number in range(POOL))
+    return (*children, *parents)
+
+
+def asked(seed: int) -> list[Asked]:
+    """What a seed's client asks, in order of time."""
+    draw = random.Random(f"workload/{seed}")
+    commands = []
+    for number in range(draw.choice((2, 3, 3, 4))):
+        pipeline = draw.choice(pipelines()[3:])
+        run, at_s = f"r{number}", draw.uniform(0.5, 5.0)
+        name, inputs = f"{pipeline.name}@{pipeline.digest}", (("n", draw.randrange(4)),)
+        commands.append(Asked(at_s, "run-start", run, name, inputs))
+        fate = draw.random()
+        if fate < 0.15:
+            commands.append(Asked(at_s + draw.uniform(0.2, 6.0), "run-cancel", run))
+        elif fate < 0.25:
+            paused_s = at_s + draw.uniform(0.2, 3.0)
+            commands.append(Asked(paused_s, "run-pause", run))
+            commands.append(Asked(paused_s + draw.uniform(0.5, 8.0), "run-resume", run))
+    return sorted(commands, key=lambda command: (command.at_s, command.id))
+
+
+def _pipeline(name: str, steps: dict[str, Any]) -> Pipeline:
+    document = {
+        "pipeline": name,
+        "inputs": {"n": {"type": "integer", "default": 1}},
+        "steps": steps,
+        "outputs": {"last": "${{ steps.?" + next(reversed(steps)) + ".?output.orValue(null) }}"},
+    }
+    data = Definition(document).encoded()
+    return Pipeline(name, data, sha256_hex(data), tuple(steps))
+
+
+def _child(number: int) -> dict[str, Any]:
+    steps: dict[str, Any] = {"c0": _call(ms=100 * (number + 1))}
+    if number:
+        steps["c1"] = {"needs": ["c0"], **_call(ms=50, fail=number - 1)}
+    return steps
+
+
+def _parent(draw: random.Random, children: tuple[Pipeline, ...]) -> dict[str, Any]:
+    steps: dict[str, Any] = {}
+    for number in range(draw.randrange(2, STEPS_MAX + 1)):
+        earlier = list(steps)
+        step = _step(draw, children, earlier)
+        if earlier and draw.random() < 0.8:
+            step["needs"] = sorted(draw.sample(earlier, min(len(earlier), draw.choice((1, 1, 2)))))
+        if draw.random() < 0.1:
+            step["when"] = "inputs.n > 1"
+        steps[f"s{number}"] = step
+    return steps
+
+
+def _step(draw: random.Random, children: tuple[Pipeline, ...], earlier: list[str]) -> dict[str, Any]:
+    kind = draw.random()
+    if kind < 0.08:
+        return {"transform": {"n": "${{ inputs.n + 1 }}"}}
+    if kind < 0.16:
+        return {"wait": {"for": f"{draw.choice((50, 700, 2500))}ms"}}
+    if kind < 0.26:
+        child = draw.choice(children)
+        return {"pipeline": f"{child.name}@{child.digest}", "with": {"n": 1}, "timeout": "60s"}
+    step = _call(ms=draw.choice((5, 40, 300, 1500, 4000)), fail=draw.choice((0, 0, 0, 0, 1, 2)))
+    if kind < 0.46:
+        step |= {"foreach": "${{ [1, 2, 3, 4].filter(e, e <= inputs.n + 1) }}", "max_parallel": draw.choice((1, 2, 8))}
+        if draw.random() < 0.3:
+            step["on_item_error"] = "continue"
+    elif kind < 0.66:
+        step |= {"effect": "at_most_once", "on_unknown": draw.choice(("fail", "retry"))}
+    if draw.random() < 0.08:
+        step["with"]["fatal"] = True
+        step["on_error"] = draw.choice(("fail", "continue"))
+    if earlier and draw.random() < 0.3:
+        step["with"]["seen"] = "${{ steps.?" + draw.choice(earlier) + ".?status.orValue(null) }}"
+    return step
+
+
+def _call(*, ms: int, fail: int = 0) -> dict[str, Any]:
+    return {
+        "tool": CALL,
+        "with": {"ms": ms, "fail": fail},
+        "retry": {"attempts": 4, "initial": "300ms", "max": "3s"},
+        "timeout": "8s",
+    }
+
+
