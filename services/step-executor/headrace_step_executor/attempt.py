@@ -73,7 +73,7 @@ class Places:
 
     def workspace(self, tenant: str, run: str) -> Workspace:
         """A run's own. Tenant and run are checked tokens, so the path stays below the data directory."""
-        return Workspace(self.data_dir / WORKSPACES / tenant / run, self.read_roots)
+        return Workspace(f"{self.data_dir}/{WORKSPACES}/{tenant}/{run}", self.read_roots)
 
 
 class Attempts:

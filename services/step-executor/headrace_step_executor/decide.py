@@ -182,7 +182,7 @@ def _envelope(received: Received, kind: str, data: Any, *, source: str, now_ms: 
         "specversion": SPECVERSION,
         # The content is part of the id: two results of one attempt must never pass for one.
         "id": ids.event_id(
-            kind, cause.tenant, cause.runid, order.path, order.attempt, order.offer, data=encode_value(data)
+            kind, cause.tenant, cause.runid, order.path, order.attempt, data.offer, data=encode_value(data)
         ),
         "source": source,
         "time": rfc3339(now_ms),

@@ -38,7 +38,7 @@ from headrace_step_executor.ends import EndsTail
 from headrace_step_executor.owners import Owners
 from headrace_step_executor.presence import Presence
 from headrace_step_executor.reporting import store
-from headrace_step_executor.state import AttemptKey, Catalogue, EndedRuns, Hands, Revoked, of_run
+from headrace_step_executor.state import AttemptKey, Catalogue, EndedRuns, Hands, Revoked
 
 log = logging.getLogger("headrace.executor")
 
@@ -101,6 +101,8 @@ class StepExecutor:
         self._streams = subjects.runs_streams(config.run_streams)
         self._ended, self._revoked, self.hands = EndedRuns(), Revoked(), Hands()
         self._work: dict[AttemptKey, _Work] = {}
+        self._of_step: dict[tuple[str, str], set[int]] = {}
+        """Attempts in hand, by run and step instance."""
         self._consumers: list[Consumer] = []
         self._consuming = 0
         self._draining = False
@@ -236,6 +238,7 @@ class StepExecutor:
         if self._joined(received, delivery):
             return
         work = self._work[received.key] = _Work(received, [delivery])
+        self._of_step.setdefault(received.key[:2], set()).add(received.key[2])
         self.hands.take(received.key, received.order.offer)
         work.task = self._supervisor.spawn(self._deal_with(work), "executor.attempt")
 
@@ -256,9 +259,9 @@ class StepExecutor:
                 self.hands.take(received.key, received.order.offer)
             return True
         run, path, attempt = received.key
-        for key, work in list(self._work.items()):
-            if key[0] == run and key[1] == path and key[2] < attempt:
-                self._drop(work, "superseded")
+        for older_attempt in tuple(self._of_step.get((run, path), ())):
+            if older_attempt < attempt:
+                self._drop(self._work[(run, path, older_attempt)], "superseded")
         return False
 
     # --- dealing with one order --------------------------------------------------------------------------
@@ -352,6 +355,10 @@ class StepExecutor:
         if self._work.get(key) is work:
             del self._work[key]
             self.hands.release(key)
+            attempts = self._of_step[key[:2]]
+            attempts.discard(key[2])
+            if not attempts:
+                del self._of_step[key[:2]]
 
     async def _park(self, delivery: Delivery, failure: Failure, error: Exception) -> None:
         stored = delivery.stored
@@ -392,8 +399,8 @@ class StepExecutor:
         if place is None:
             return
         self._ended.add(place.run)
-        for key in of_run(tuple(self._work), place.run):
-            self._drop(self._work[key], place.rest)
+        for work in [work for key, work in self._work.items() if key[0] == place.run]:
+            self._drop(work, place.rest)
 
     def _drop(self, work: _Work, why: str) -> None:
         """Stop the work and let the order go; nothing is reported."""

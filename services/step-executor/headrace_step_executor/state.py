@@ -5,7 +5,7 @@ process, and losing it costs at most a question to the owner.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,6 +51,10 @@ class Catalogue:
     def clear(self) -> None:
         """Forget all events, before they are read again."""
         self._tools.clear()
+
+    def knows(self, tenant: str, tool: str) -> bool:
+        """True when an event has spoken of the tool: then what it says counts."""
+        return (tenant, tool) in self._tools
 
     def find(self, tenant: str, tool: str) -> ev.ToolSpec | None:
         """The newest enabled version; None when there is none."""
@@ -139,8 +143,3 @@ class Hands:
 
 def _held(key: AttemptKey, offer: int) -> Held:
     return Held(run=key[0], path=key[1], attempt=key[2], offer=offer)
-
-
-def of_run(keys: Iterable[AttemptKey], run: str) -> list[AttemptKey]:
-    """Those attempts that belong to a run."""
-    return [key for key in keys if key[0] == run]

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -18,7 +17,7 @@ from headrace.runtime.values import encode_checked
 from headrace_step_executor.decide import Received
 from headrace_step_executor.state import Catalogue
 from headrace_step_executor.tools.beneath import Workspace
-from headrace_step_executor.tools.call import ToolCall, ToolFunction, refuse, try_later
+from headrace_step_executor.tools.call import Stop, ToolCall, ToolFunction, refuse, try_later
 
 log = logging.getLogger("headrace.executor")
 
@@ -43,6 +42,10 @@ class ToolCalls:
     ) -> None:
         self._bus, self._catalogue, self._functions = bus, catalogue, functions
         self.threads = threads
+        self._local = {
+            name: events.ToolSpec(tool=name, version="0", description="in this process", args={})
+            for name in functions
+        }
         self._checkers: dict[tuple[str, str], tuple[events.ToolSpec, Any]] = {}
 
     def prepare(self, received: Received, data: bytes) -> PreparedTool:
@@ -56,8 +59,8 @@ class ToolCalls:
         tenant, name = received.message.tenant, received.order.tool
         spec = self._catalogue.find(tenant, name)
         function = self._functions.get(name)
-        if spec is None and function is not None:
-            spec = events.ToolSpec(tool=name, version="0", description="in this process", args={})
+        if spec is None and not self._catalogue.knows(tenant, name):
+            spec = self._local.get(name)
         if spec is None or (spec.endpoint == "builtin" and function is None):
             msg = "tool_unavailable"
             raise try_later(msg, f"no enabled version of the tool {name[:100]!r} is known here")
@@ -83,9 +86,10 @@ class ToolCalls:
         """
         spec = tool.spec
         limit_s = min(left_s, spec.timeout_ms / 1000)
-        stop = threading.Event()
+        stop = Stop()
         try:
-            async with asyncio.timeout(limit_s) as limit:
+            # The attempt's own deadline ends a call that may take as long as that.
+            async with asyncio.timeout(limit_s if limit_s < left_s else None) as limit:
                 if spec.endpoint.startswith(RESPONDER):
                     result: Any = await self._ask(tool, received, limit_s)
                 else:
@@ -111,7 +115,7 @@ class ToolCalls:
         workspace: Workspace,
         *,
         left_s: float,
-        stop: threading.Event,
+        stop: Stop,
     ) -> Any:
         assert tool.function is not None
         order, message = received.order, received.message

@@ -133,8 +133,13 @@ class Workspace:
     first read root that has it; an absolute one from its read root. Writing happens in the home alone.
     """
 
-    def __init__(self, home: Path | None, read_roots: tuple[Path, ...] = ()) -> None:
-        self.home, self.read_roots = home, read_roots
+    def __init__(self, home: Path | str | None, read_roots: tuple[Path, ...] = ()) -> None:
+        self._home, self.read_roots = home, read_roots
+
+    @property
+    def home(self) -> Path | None:
+        """The run's own directory; None where it has none."""
+        return None if self._home is None else Path(self._home)
 
     def candidates(self, path: str) -> list[tuple[Path, str]]:
         """(directory, path below it) to look at, in this order. Raises AttemptError where there is none."""

@@ -1,7 +1,6 @@
 """What a tool is given, and how it says that it failed."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -9,6 +8,19 @@ from typing import Any
 
 from headrace.contracts.errors import AttemptError
 from headrace_step_executor.tools.beneath import Workspace
+
+
+class Stop:
+    """Set when the call is over for the engine: work in threads looks at it between two steps."""
+
+    __slots__ = ("is_set",)
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def set(self) -> None:
+        """From now on."""
+        self.is_set = True
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,8 +40,7 @@ class ToolCall:
     workspace: Workspace
     threads: Executor
     """For calls that block; bounded."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set when the call is over for the engine: work in threads looks at it between two steps."""
+    stop: Stop = field(default_factory=Stop)
 
 
 ToolFunction = Callable[[ToolCall], Awaitable[Any]]
@@ -55,6 +66,6 @@ async def in_thread(call: ToolCall, work: Callable[[], Any]) -> Any:
 
 def go_on(call: ToolCall) -> None:
     """Raise when the call is over for the engine; work in threads calls it between two steps."""
-    if call.stop.is_set():
+    if call.stop.is_set:
         msg = "timeout"
         raise try_later(msg, f"{call.tool}: stopped")
