@@ -302,16 +302,21 @@ class SimBroker(MemoryBroker):
         if not link.alive:
             return
         link.alive = False
-        self._sim.drop(self, tuple(self._readers.values()))
-        self._sim.loop.call_soon(self._lost, context=self._context)
+        self._drop()
+        self._sim.loop.call_soon(self._lost, link, context=self._context)
         self._sim.loop.call_later(seconds, self._connect_again, link, context=self._context)
 
     def die(self) -> None:
         """The process is gone. Nothing that its code still does has an effect."""
         self._link.drains = self._link.alive
         self._link.alive = False
-        self._sim.drop(self, tuple(self._readers.values()))
+        self._drop()
         self._sim.links.pop(self, None)
+
+    def _drop(self) -> None:
+        """The server notices when it has finished what it is at."""
+        readers = tuple(self._readers.values())
+        self._sim.loop.call_soon(self._sim.drop, self, readers, context=self._sim.own_context)
 
     def heal(self) -> None:
         """Connected, now."""
@@ -319,8 +324,9 @@ class SimBroker(MemoryBroker):
         if not self._link.alive:
             self._sim.loop.call_soon(self._connect_again, self._link, context=self._context)
 
-    def _lost(self) -> None:
-        self.disconnect()
+    def _lost(self, link: _Link) -> None:
+        if link is self._link:
+            self.disconnect()
 
     def _connect_again(self, link: _Link) -> None:
         if link is not self._link or self not in self._sim.links:

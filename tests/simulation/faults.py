@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 
 FAULTS_MAX: Final = 60
 """Of one seed: beyond that everything is broken all the time and nothing deep is reached."""
-RATE: Final = 0.025
+RATE: Final = 0.05
 """Of passages that move a run (decisions, orders, reports, deliveries, acknowledgements, calls)."""
-RATE_IDLE: Final = 0.0004
+RATE_IDLE: Final = 0.001
 """Of all the others: renewals, beats, pulls, questions."""
 
 
@@ -83,7 +83,7 @@ _BUSY: Final = ("decision", "order", "report", "claim", "input", "outcome", "del
 
 def is_busy(site: str) -> bool:
     """Whether passing this site moves a run."""
-    return any(word in site for word in _BUSY)
+    return "hr-leases" not in site and any(word in site for word in _BUSY)
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class Faults:
 def drawn(seed: int, *, kinds: Iterable[str] = tuple(SECONDS)) -> Faults:
     """Faults chosen by the seed, among a part of `kinds` that the seed chooses too."""
     enabled = frozenset(kind for kind in kinds if _fraction(seed, kind) < 0.6)
-    intensity = (0.5, 1.0, 2.0, 4.0)[int(_fraction(seed, "intensity") * 4)]
+    intensity = (0.4, 1.0, 1.5, 2.5)[int(_fraction(seed, "intensity") * 4)]
     left = [FAULTS_MAX]
 
     def choose(key: Key, possible: tuple[str, ...]) -> Fault | None:

@@ -68,6 +68,8 @@ class Host:
         self.clock: SimClock
         self.entropy: SeededEntropy
         self.instance = ""
+        self.service: object = None
+        """What the process runs, for whoever looks into a failing world."""
         self._dead: list[Process] = []
         self.disturbed: list[tuple[float, float]] = []
         """When it was frozen: from, until."""

@@ -87,6 +87,7 @@ async def scheduler(host: Host) -> None:
         instance=host.instance,
         config=SCHEDULER,
     )
+    host.service = service
     async with supervisor:
         await service.start()
         await asyncio.Event().wait()
@@ -106,6 +107,7 @@ def executor(outside: Outside) -> Callable[[Host], Any]:
             config=EXECUTOR,
             around=Surroundings(tools={CALL_TOOL: outside.tool(host)}),
         )
+        host.service = service
         async with supervisor:
             await service.start()
             await asyncio.Event().wait()

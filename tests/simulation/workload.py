@@ -75,6 +75,7 @@ def _pipeline(name: str, steps: dict[str, Any]) -> Pipeline:
     document = {
         "pipeline": name,
         "inputs": {"n": {"type": "integer", "default": 1}},
+        "limits": {"deadline": "20m"},
         "steps": steps,
         "outputs": {"last": "${{ steps.?" + next(reversed(steps)) + ".?output.orValue(null) }}"},
     }

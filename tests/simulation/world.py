@@ -8,6 +8,7 @@ import contextvars
 import hashlib
 import logging
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Record:
     disturbed: dict[str, list[tuple[float, float]]]
     """Host → when it was frozen."""
     unfinished: list[str]
-    """Runs that had not ended when time was up."""
+    """Commands without an answer and runs that had not ended when time was up."""
     complaints: list[str]
     """Errors that the engine logged and that no fault explains."""
     overlooked: int
@@ -74,6 +75,8 @@ class World:
     outside: processes.Outside
     asked: list[Asked]
     quiet_s: float
+    """When faults stop at the latest."""
+    to_ask: int = 0
     unfinished: list[str] = field(default_factory=list)
 
 
@@ -120,6 +123,7 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
     world = World(
         seed, faults, loop, server, hosts, None, outside, commands, draw.uniform(8.0, 22.0)  # type: ignore[arg-type]
     )
+    world.to_ask = len(commands)
     world.client = Host(loop, server, "client", lambda one: _ask(world, one), seed=seed * 100 + 50, wall_error_s=0.0)
     return world
 
@@ -138,7 +142,8 @@ async def _live(world: World) -> None:
         world.server.publish(subject, pipeline.data, msg_id="", expected=None, headers={})
     for host in (*world.hosts, world.client):
         host.start()
-    await asyncio.sleep(world.quiet_s)
+    while loop.time() < world.quiet_s and (world.to_ask or _unfinished(world)):
+        await asyncio.sleep(LOOK_S)
     world.faults.active = False
     world.server.heal()
     for host in (*world.hosts, world.client):
@@ -152,20 +157,24 @@ async def _live(world: World) -> None:
 
 
 def _unfinished(world: World) -> list[str]:
-    """Runs that were asked for and have not ended, and runs that they started."""
+    """Commands that were not answered; runs that were asked for and have not ended, and runs that they started."""
     runs = world.server.streams["HR_RUNS_0"]
     known: dict[str, bool] = {one.run: False for one in world.asked if one.verb == "run-start"}
     for stored in runs.messages.values():
         place = subjects.parse_run_subject(stored.subject)
         if place is not None and place.kind == "decision":
             known[place.run] = known.get(place.run, False) or place.rest in ENDS
-    return [run for run, ended in known.items() if not ended]
+    outcomes = world.server.streams[subjects.OUTCOMES].index
+    unanswered = [one.id for one in world.asked if not outcomes.of_subject(subjects.outcome(TENANT, one.id))]
+    return [*unanswered, *(run for run, ended in known.items() if not ended)]
 
 
 async def _ask(world: World, host: Host) -> None:
     """The client: sends each command when its time has come, until the broker has it."""
     for command in world.asked:
         await asyncio.sleep(max(0.0, command.at_s - world.loop.time()))
+        if command.verb == "run-resume":
+            await _answered(host, f"run-pause-{command.run}")
         body, subject = _command(command), subjects.command(TENANT, command.verb)
         while True:
             try:
@@ -173,7 +182,19 @@ async def _ask(world: World, host: Host) -> None:
                 break
             except (RetryableError, UnknownOutcomeError):
                 await asyncio.sleep(0.1)
+        world.to_ask -= 1
     await asyncio.Event().wait()
+
+
+async def _answered(host: Host, command: str) -> None:
+    """Commands have no order among each other: whoever wants one waits for the answer."""
+    while True:
+        try:
+            if await host.broker.last(subjects.OUTCOMES, subjects.outcome(TENANT, command)) is not None:
+                return
+        except RetryableError:
+            pass
+        await asyncio.sleep(LOOK_S)
 
 
 def _command(asked: Asked) -> bytes:
@@ -221,8 +242,8 @@ def _record(world: World, complaints: list[str]) -> Record:
         faults=world.faults,
         asked=world.asked,
         history=history,
-        calls=world.outside.calls,
-        acks=world.server.acks,
+        calls=list(world.outside.calls),
+        acks=list(world.server.acks),
         disturbed={host.name: host.disturbed for host in world.hosts},
         unfinished=world.unfinished,
         complaints=complaints,
@@ -287,7 +308,9 @@ def _silence() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # tasks that are cancelled before their first step
+            yield
     finally:
         logging.disable(disabled)
 
