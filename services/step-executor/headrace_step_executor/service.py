@@ -286,6 +286,10 @@ class StepExecutor:
                 await self._hand_back(work)
                 return False
             admission = decide.Admission.RUN if current else decide.Admission.DROP
+        if admission is decide.Admission.DROP and work.received is not received:
+            return await self._admitted(
+                work
+            )  # a newer offer came meanwhile; bounded by the offers of an attempt
         if admission is decide.Admission.DROP:
             log.info("order.dropped", extra=_about(received))
             await self._end(work, lambda delivery: delivery.ack())

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from headrace_step_executor.config import Config
-from headrace_step_executor.parts import Surroundings, build_executor
-from headrace_step_executor.service import StepExecutor
 
 from headrace.contracts import codec, events, ids, names, subjects
 from headrace.contracts.live import Beat, CurrentAnswer, CurrentAsk
@@ -21,12 +18,13 @@ from headrace.runtime.harness import Hosted
 from headrace.runtime.jetstream import JetStreamBroker
 from headrace.runtime.streams import migrate
 from headrace.runtime.supervisor import Supervisor
+from headrace_step_executor.config import Config
+from headrace_step_executor.parts import Surroundings, build_executor
+from headrace_step_executor.service import StepExecutor
 from tests.conftest import Connect, until
 
 STREAM = subjects.runs_stream(0)
-REPORTS = (
-    events.AttemptSucceeded | events.AttemptFailed | events.AttemptDeferred
-)
+REPORTS = events.AttemptSucceeded | events.AttemptFailed | events.AttemptDeferred
 FAST = SystemClock()
 
 
@@ -125,7 +123,9 @@ class Rig:
         ask = codec.decode_as(CurrentAsk, message.body)
         self.asks.append(ask)
         if self.current is not None:
-            await message.respond(codec.encode(CurrentAnswer(current=tuple(self.current for _ in ask.orders))))
+            await message.respond(
+                codec.encode(CurrentAnswer(current=tuple(self.current for _ in ask.orders)))
+            )
 
     async def listen(self) -> None:
         """Hear beats and play the owner of every partition."""
@@ -151,7 +151,13 @@ async def running(
     settings = Config(data_dir=tmp_path / "data", **(config or {}))
     supervisor = Supervisor(clock)
     executor = build_executor(
-        own, supervisor, clock=clock, entropy=SystemEntropy(), instance=instance, config=settings, around=around
+        own,
+        supervisor,
+        clock=clock,
+        entropy=SystemEntropy(),
+        instance=instance,
+        config=settings,
+        around=around,
     )
     hosted = Hosted(executor, supervisor=supervisor, broker=own, clock=clock, drain_s=10)
     async with supervisor:

@@ -7,7 +7,7 @@ call is bounded from outside: an answer that drips one byte a second ends at the
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from headrace.contracts.errors import AttemptError
 from headrace.contracts.events import Usage
@@ -21,6 +21,9 @@ from headrace_step_executor.providers.protocol import (
 )
 from headrace_step_executor.retry_after import retry_after_ms
 
+MISSING: Final = "provider_missing"
+LATE: Final = "timeout"
+
 
 class OpenAIProvider:
     """Calls one endpoint with one key. The connection pool is made at the first call and kept."""
@@ -33,7 +36,7 @@ class OpenAIProvider:
         self, request: GenerateRequest, *, deadline_s: float, on_delta: OnDelta | None = None
     ) -> GenerateResponse:
         """See Provider. Not streamed: `on_delta` gets the whole text once."""
-        client = self._connected()
+        client = await self._connected(deadline_s)
         try:
             async with asyncio.timeout(deadline_s):
                 # `with_raw_response` keeps the body as bytes, so a damaged one is told from a foreign
@@ -41,8 +44,7 @@ class OpenAIProvider:
                 raw = await client.chat.completions.with_raw_response.create(**_arguments(request))
                 completion = raw.parse()
         except TimeoutError as error:
-            msg = "timeout"
-            raise provider_error(msg, f"no complete answer within {deadline_s:.3f} s") from error
+            raise provider_error(LATE, f"no complete answer within {deadline_s:.3f} s") from error
         except Exception as error:
             raise self._as_attempt_error(error) from error
         response = _response(completion, request)
@@ -55,25 +57,28 @@ class OpenAIProvider:
         if self._client is not None:
             await self._client.close()
 
-    def _connected(self) -> Any:
+    async def _connected(self, deadline_s: float) -> Any:
         if self._client is None:
-            try:
-                import openai
-            except ImportError as error:
-                msg = "provider_missing"
-                raise provider_error(
-                    msg, "the provider `openai` needs the extra: pip install 'headrace[openai]'"
-                ) from error
             key = self._key()
             if not key:
-                msg = "provider_missing"
-                raise provider_error(
-                    msg, "the provider `openai` has no key: set OPENAI_API_KEY or OPENAI_API_KEY_FILE"
-                )
-            self._client = openai.AsyncOpenAI(
-                api_key=key, base_url=self._base_url or None, max_retries=0, timeout=None
-            )
+                text = "the provider `openai` has no key: set OPENAI_API_KEY or OPENAI_API_KEY_FILE"
+                raise provider_error(MISSING, text)
+            try:
+                async with asyncio.timeout(deadline_s):
+                    # In a thread: importing the SDK takes longer than this process may be silent.
+                    made = await asyncio.to_thread(self._make_client, key)
+            except ImportError as error:
+                text = "the provider `openai` needs the extra: pip install 'headrace[openai]'"
+                raise provider_error(MISSING, text) from error
+            except TimeoutError as error:
+                raise provider_error(LATE, f"the SDK was not loaded within {deadline_s:.3f} s") from error
+            self._client = self._client or made
         return self._client
+
+    def _make_client(self, key: str) -> Any:
+        import openai
+
+        return openai.AsyncOpenAI(api_key=key, base_url=self._base_url or None, max_retries=0, timeout=None)
 
     def _as_attempt_error(self, error: Exception) -> AttemptError:
         import openai

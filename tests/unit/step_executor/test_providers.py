@@ -1,0 +1,311 @@
+"""One contract for every provider: echo, script, and openai against a local server that speaks the real wire."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.step_executor.wire import Wire, response, serving
+
+from headrace.contracts.errors import AttemptError
+from headrace.runtime.clock import SystemClock
+from headrace_step_executor.providers.echo import EchoProvider
+from headrace_step_executor.providers.openai_wire import OpenAIProvider
+from headrace_step_executor.providers.protocol import ChatMessage, GenerateRequest, Provider, request_of
+from headrace_step_executor.providers.registry import Providers
+from headrace_step_executor.providers.script import ScriptProvider
+
+
+def request(content: str = "hello there", **fields: Any) -> GenerateRequest:
+    given: dict[str, Any] = {
+        "model": "m",
+        "messages": (ChatMessage(role="user", content=content),),
+        "key": "r1/a",
+    }
+    return GenerateRequest(**(given | fields))
+
+
+def completion(text: Any = "hello there", **fields: Any) -> bytes:
+    body = {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m-2026",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4,
+                  "prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 1}},
+    } | fields  # fmt: skip
+    return json.dumps(body).encode()
+
+
+def script(yaml: str) -> ScriptProvider:
+    return ScriptProvider(SystemClock(), lambda _name: yaml.encode())
+
+
+def always(reply: bytes | None) -> Any:
+    async def answer(_request: bytes) -> bytes | None:
+        return reply
+
+    return answer
+
+
+@asynccontextmanager
+async def openai(reply: bytes | None, *, drip_s: float = 0.0) -> AsyncIterator[tuple[OpenAIProvider, Wire]]:
+    async with serving(always(reply), drip_s=drip_s) as wire:
+        provider = OpenAIProvider(SystemClock(), key=lambda: "key-1", base_url=wire.url + "/v1")
+        try:
+            yield provider, wire
+        finally:
+            await provider.close()
+
+
+async def fails(provider: Provider, code: str, *, deadline_s: float = 5.0) -> AttemptError:
+    with pytest.raises(AttemptError) as raised:
+        await provider.generate(request(), deadline_s=deadline_s)
+    assert raised.value.attempt_code == code, raised.value
+    return raised.value
+
+
+# --- success ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["echo", "script", "openai"])
+async def test_an_answer_has_text_model_reason_and_usage(kind: str) -> None:
+    """The same from every provider; what was said also arrives as deltas."""
+    deltas: list[str] = []
+    async with openai(response(completion())) as (networked, _wire):
+        providers: dict[str, Provider] = {
+            "echo": EchoProvider(), "script": script('answers: [{text: "hello there"}]'), "openai": networked,
+        }  # fmt: skip
+        answer = await providers[kind].generate(request(), deadline_s=5, on_delta=deltas.append)
+    assert (answer.text, answer.finish_reason) == ("hello there", "stop")
+    assert answer.model.startswith(f"{kind}/m")
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (2, 2)
+    assert "".join(deltas) == "hello there"
+
+
+async def test_the_openai_wire_carries_what_was_asked() -> None:
+    """Model, messages, limits, options, key and idempotency key; usage with cached and reasoning tokens."""
+    async with openai(response(completion())) as (provider, wire):
+        asked = request(max_tokens=7, temperature=0.5, options={"seed": 3}, attempt=2)
+        answer = await provider.generate(asked, deadline_s=5)
+        head, _, body = wire.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/chat/completions")
+    for header in (b"authorization: Bearer key-1", b"idempotency-key: r1/a", b"x-attempt: 2"):
+        assert header.lower() in head.lower()
+    assert json.loads(body) == {
+        "model": "m", "messages": [{"role": "user", "content": "hello there"}],
+        "max_completion_tokens": 7, "temperature": 0.5, "seed": 3,
+    }  # fmt: skip
+    assert (answer.usage.cached_tokens, answer.usage.reasoning_tokens, answer.request_id) == (
+        1,
+        1,
+        "chatcmpl-1",
+    )
+    assert answer.model == "openai/m-2026"
+
+
+async def test_input_40_lone_surrogates_in_an_answer_become_replacement_characters() -> None:
+    """The rest of the text stays."""
+    async with openai(response(completion().replace(b"hello there", b"a\\ud800b"))) as (provider, _wire):
+        assert (await provider.generate(request(), deadline_s=5)).text == "a�b"
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [(400, "invalid_request", False), (401, "auth", False), (403, "auth", False), (404, "invalid_request", False),
+     (408, "timeout", True), (422, "invalid_request", False), (429, "rate_limited", True), (500, "unavailable", True),
+     (502, "unavailable", True), (503, "unavailable", True), (504, "timeout", True), (529, "overloaded", True)],
+)  # fmt: skip
+async def test_otp_n11_one_call_per_attempt_and_the_class_of_its_error(
+    status: int, code: str, retryable: bool
+) -> None:
+    """The SDK's own retries are off: one request on the wire, whatever the status; Retry-After is passed on."""
+    reply = response(
+        b'{"error": {"message": "no", "code": null}}', status=status, headers="retry-after: 2\r\n"
+    )
+    async with openai(reply) as (provider, wire):
+        error = await fails(provider, code)
+        assert (error.attempt_retryable, error.retry_after_ms) == (retryable, 2000)
+        assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [({"message": "x", "code": "context_length_exceeded"}, "context_too_long"),
+     ({"message": "x", "code": "content_filter"}, "refused")],
+)  # fmt: skip
+async def test_error_codes_of_the_provider_are_told_apart(body: dict[str, str], code: str) -> None:
+    """A 400 may mean several things."""
+    async with openai(response(json.dumps({"error": body}).encode(), status=400)) as (provider, _wire):
+        assert not (await fails(provider, code)).attempt_retryable
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        response(b"<html>oops</html>", kind="text/html"),
+        response(b'{"choices": [', length=13),
+        response(completion()[:40]),
+        response(b"[1,2]"),
+        response(b"null"),
+        response(b'{"choices": []}'),
+        response(completion(text=None)),
+        response(completion(text=5)),
+        response(b"{}"),
+    ],
+)
+async def test_input_42_garbage_is_malformed(reply: bytes) -> None:
+    """HTML with 200, JSON cut off, JSON of another shape, an answer without text."""
+    async with openai(reply) as (provider, _wire):
+        assert (await fails(provider, "malformed")).attempt_retryable
+
+
+async def test_a_body_that_is_cut_off_is_an_error_of_the_connection_or_the_body() -> None:
+    """The length says more than what comes."""
+    async with openai(response(completion()[:50], length=5000)) as (provider, _wire):
+        with pytest.raises(AttemptError) as raised:
+            await provider.generate(request(), deadline_s=5)
+    assert raised.value.attempt_code in ("connect", "malformed")
+    assert raised.value.attempt_retryable
+
+
+async def test_a_refusal_is_terminal() -> None:
+    """The model's own, and the content filter's."""
+    refusal = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": None, "refusal": "no"},
+    }
+    filtered = {
+        "index": 0,
+        "finish_reason": "content_filter",
+        "message": {"role": "assistant", "content": "x"},
+    }
+    for choice in (refusal, filtered):
+        async with openai(response(completion(choices=[choice]))) as (provider, _wire):
+            assert not (await fails(provider, "refused")).attempt_retryable
+
+
+async def test_nobody_listening_is_connect() -> None:
+    """And retryable."""
+    async with serving(always(None)) as wire:
+        url = wire.url
+    provider = OpenAIProvider(SystemClock(), key=lambda: "k", base_url=url)
+    assert (await fails(provider, "connect")).attempt_retryable
+    await provider.close()
+
+
+@pytest.mark.parametrize("kind", ["script", "never", "drip"])
+async def test_otp_s8_a_model_that_does_not_answer_times_out_in_total(kind: str) -> None:
+    """No answer, and one byte every 50 ms, end at the deadline: the SDK's own timeout would never fire on drips."""
+    began = asyncio.get_running_loop().time()
+    if kind == "script":
+        await fails(script("answers: [{hang: true}]"), "timeout", deadline_s=0.5)
+    else:
+        reply, drip_s = (None, 0.0) if kind == "never" else (response(completion()), 0.05)
+        async with openai(reply, drip_s=drip_s) as (provider, _wire):
+            assert (await fails(provider, "timeout", deadline_s=0.5)).attempt_retryable
+    assert asyncio.get_running_loop().time() - began < 1.5
+
+
+async def test_a_call_that_is_cancelled_in_the_middle_closes_its_connection() -> None:
+    """Cancellation reaches the wire and stays a cancellation."""
+    async with openai(None) as (provider, wire):
+        task = asyncio.create_task(provider.generate(request(), deadline_s=30))
+        while not wire.requests:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(2):
+            while not wire.closed:
+                await asyncio.sleep(0.01)
+
+
+# --- offline providers -----------------------------------------------------------------------------
+
+
+async def test_a_script_answers_by_match_and_in_sequence() -> None:
+    """Entries with `times` are used up; what nothing matches is an error, never another answer."""
+    provider = script(
+        "answers:\n"
+        "  - {match: weather, text: sunny, output_tokens: 9}\n"
+        "  - {times: 1, error: rate_limited, retry_after_ms: 1500}\n"
+        "  - {times: 1, text: second, latency_ms: 1}\n"
+    )
+    weather = await provider.generate(request("the weather?"), deadline_s=1)
+    assert (weather.text, weather.usage.output_tokens) == ("sunny", 9)
+    assert (await fails(provider, "rate_limited")).retry_after_ms == 1500
+    assert (await provider.generate(request(), deadline_s=1)).text == "second"
+    await fails(provider, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "yaml", ["answers: [{txt: x}]", "answers: [{error: nonsense}]", "- 1", "a: &b c", ""]
+)
+async def test_a_script_that_is_wrong_says_where(yaml: str) -> None:
+    """Unknown keys, unknown errors, no script at all."""
+    await fails(script(yaml), "invalid_request")
+
+
+async def test_echo_cuts_after_max_tokens_words() -> None:
+    """As a model would, and says so."""
+    answer = await EchoProvider().generate(request("a b c", max_tokens=2), deadline_s=1)
+    assert (answer.text, answer.finish_reason, answer.usage.output_tokens) == ("a b", "length", 2)
+
+
+# --- finding a provider ----------------------------------------------------------------------------
+
+
+def test_the_fields_of_a_step_become_a_request() -> None:
+    """Prompt, system, messages; of several models the first; the default is echo."""
+    provider, made = request_of(
+        {"prompt": "p", "system": "s", "model": ["openai/a/b", "echo/x"]}, key="k", attempt=2
+    )
+    assert (provider, made.model) == ("openai", "a/b")
+    assert [(message.role, message.content) for message in made.messages] == [("system", "s"), ("user", "p")]
+    assert request_of({"prompt": "p"}, key="k", attempt=1)[0] == "echo"
+    for wrong in (
+        {},
+        {"prompt": 5},
+        {"prompt": "p", "model": "gpt"},
+        {"promt": "p"},
+        [],
+        {"prompt": "p", "model": []},
+    ):
+        with pytest.raises(AttemptError) as raised:
+            request_of(wrong, key="k", attempt=1)
+        assert raised.value.attempt_code == "invalid_request"
+
+
+async def test_otp_n14_a_provider_without_key_or_name_fails_clearly(tmp_path: Path) -> None:
+    """Never a stand-in: the error names the variable, or the providers that there are."""
+    providers = Providers(SystemClock(), environ={}, read_roots=())
+    assert providers.names == ("echo", "script")
+    assert "OPENAI_API_KEY" in str(await fails(providers.get("openai"), "provider_missing"))
+    with pytest.raises(AttemptError, match="echo, openai, script"):
+        providers.get("gemini")
+    (tmp_path / "key").write_text("from-file\n")
+    with_file = Providers(
+        SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "key")}, read_roots=()
+    )
+    assert with_file.names == ("echo", "script", "openai")
+    unreadable = Providers(
+        SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "no")}, read_roots=()
+    )
+    await fails(unreadable.get("openai"), "provider_missing")
+
+
+async def test_input_34_scripts_are_read_in_granted_roots_alone(tmp_path: Path) -> None:
+    """A model name is an author's text: it opens nothing that the operator has not granted."""
+    (tmp_path / "s.yaml").write_text("answers: [{text: hi}]")
+    granted = Providers(SystemClock(), environ={}, read_roots=(tmp_path,)).get("script")
+    assert (await granted.generate(request(model="s.yaml"), deadline_s=1)).text == "hi"
+    for name, code in (("../x", "path_denied"), ("/etc/passwd", "path_denied"), ("no.yaml", "not_found")):
+        with pytest.raises(AttemptError) as raised:
+            await granted.generate(request(model=name), deadline_s=1)
+        assert raised.value.attempt_code == code
