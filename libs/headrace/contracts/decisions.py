@@ -154,6 +154,8 @@ class TimerSet(Event, frozen=True, tag="io.headrace.timer.set.v1"):
     delay_ms: int = 0
     jitter: float = 0.0
     """The draw from [0, 1) that the delay was made with."""
+    claim_seq: int = 0
+    """For `retry`: the claim of an at-most-once call that the next attempt may follow, because it is over."""
     failure: Failure | None = None
 
 

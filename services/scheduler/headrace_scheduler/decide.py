@@ -15,8 +15,9 @@ from headrace.contracts import events as ev
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ExpressionError
 from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import Plan, node_of
+from headrace.pipeline.plan import Plan, RetryPolicy, node_of
 from headrace_scheduler import starting
+from headrace_scheduler.deadlines import OUTPUTS, step_deadline_ms
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import (
     bind_outputs,
@@ -26,7 +27,7 @@ from headrace_scheduler.orders import (
     render_outputs,
 )
 from headrace_scheduler.retry import retry_delay_ms
-from headrace_scheduler.state import CHILD, FANNED, RUNNING, SLEEPING, Inst, Run
+from headrace_scheduler.state import CHILD, FANNED, RUNNING, SLEEPING, Inst, Run, is_claimed
 
 CANCEL_GRACE_MS: Final = 10_000
 """How long a cancelled run waits for its children to say that they stopped."""
@@ -90,24 +91,27 @@ def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | N
         _finish_or_fail(writer)
     if not writer.events:
         return None
+    writer.drop_ended()
+    headline, order = _headline(writer)
     return Decision(
         version=run.version + 1,
         at_ms=now_ms,
         events=tuple(writer.events),
-        headline=_headline(writer),
+        headline=headline,
         orders=writer.orders,
-        order=writer.only_order(),
+        order=order,
         blobs=writer.blobs,
     )
 
 
-def _headline(writer: Writer) -> str:
+def _headline(writer: Writer) -> tuple[str, ev.Order | None]:
+    """What the subject says, and the order inside: executors listen to `scheduled.<queue>` only."""
     kinds = {type(event) for event in writer.events}
     for kind, headline in HEADLINES:
         if kind in kinds:
-            return headline
+            return headline, None
     order = writer.only_order()
-    return "progressed" if order is None else f"scheduled.{order.queue}"
+    return ("progressed" if order is None else f"scheduled.{order.queue}"), order
 
 
 def next_due_ms(run: Run, plan: Plan, *, now_ms: int) -> int | None:
@@ -126,14 +130,8 @@ def next_due_ms(run: Run, plan: Plan, *, now_ms: int) -> int | None:
         elif inst.status in (RUNNING, CHILD):
             dues.append(inst.due_ms)
         if inst.status != FANNED:
-            dues.append(_step_deadline_ms(inst, plan))
+            dues.append(step_deadline_ms(plan, path, first_ms=inst.first_ms))
     return min((due for due in dues if due > now_ms), default=None)
-
-
-def _step_deadline_ms(inst: Inst, plan: Plan) -> int:
-    if inst.path == "?outputs":
-        return inst.due_ms
-    return inst.first_ms + node_of(plan, inst.path).deadline_ms
 
 
 # --- what was asked ----------------------------------------------------------------------------
@@ -153,6 +151,7 @@ def _settle_controls(writer: Writer) -> None:
 
 
 def _settle_cancelling(writer: Writer) -> None:
+    _cancel_active(writer, children=False)  # what did not fit the decision that began it
     for path in list(writer.run.reported):
         inst = writer.run.edit(path)
         if inst.status == CHILD:
@@ -164,13 +163,15 @@ def _settle_cancelling(writer: Writer) -> None:
 
 def _cancel_active(writer: Writer, *, children: bool) -> None:
     for path in list(writer.run.active):
+        if writer.crowded:
+            return
         inst = writer.run.get(path)
         if inst is not None and (children or inst.status != CHILD):
             writer.emit(ev.StepCancelled(path=path))
 
 
 def fail_run(writer: Writer, failure: Failure, *, path: str) -> None:
-    """End the run as failed; what is in flight is cancelled with it."""
+    """End the run as failed. What is in flight is cancelled with it, and says so as far as one decision holds it."""
     _cancel_active(writer, children=True)
     writer.emit(ev.RunFailed(failure=failure, path=path))
 
@@ -188,6 +189,8 @@ def _settle_reports(writer: Writer) -> None:
         report = inst.report
         if inst.status == CHILD:
             status = "completed" if report.failure is None else "failed"
+            if report.failure is not None and report.failure.code == "child_cancelled":
+                status = "cancelled"
             writer.emit(
                 ev.ChildEnded(path=path, attempt=inst.attempt, child=inst.child, status=status, failure=report.failure)
             )
@@ -208,23 +211,18 @@ def _succeed(writer: Writer, inst: Inst, report: str, value: Value | None) -> No
         writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report, output=value))
     else:
         writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report))
-    if path == "?outputs":
+    if path == OUTPUTS:
         assert value is not None
         writer.emit(ev.RunCompleted(outputs=value))
-    elif "?" in path:
-        starting.continue_after_evaluation(writer, path, value)
 
 
 def fail_attempt(writer: Writer, inst: Inst, failure: Failure) -> None:
     """Schedule another attempt, or let the step fail."""
-    path = inst.path
-    if path == "?outputs":
-        writer.emit(ev.StepFailed(path=path, attempt=inst.attempt, failure=failure))
-        fail_run(writer, failure, path=path)
-        return
-    node = node_of(writer.plan, path)
-    delay = retry_delay_ms(node.retry, run=writer.run.run, path=path, attempt=inst.attempt, failure=failure)
-    if delay is not None and writer.now_ms + delay.delay_ms < inst.first_ms + node.deadline_ms:
+    path, plan = inst.path, writer.plan
+    policy = RetryPolicy() if path == OUTPUTS else node_of(plan, path).retry
+    delay = retry_delay_ms(policy, run=writer.run.run, path=path, attempt=inst.attempt, failure=failure)
+    deadline_ms = step_deadline_ms(plan, path, first_ms=inst.first_ms)
+    if delay is not None and writer.now_ms + delay.delay_ms < deadline_ms:
         writer.emit(
             ev.TimerSet(
                 path=path,
@@ -233,14 +231,18 @@ def fail_attempt(writer: Writer, inst: Inst, failure: Failure) -> None:
                 attempt=inst.attempt,
                 delay_ms=delay.delay_ms,
                 jitter=delay.jitter,
+                claim_seq=_claim_over(inst, failure),
                 failure=failure,
             )
         )
         return
-    writer.emit(ev.StepFailed(path=path, attempt=inst.attempt, failure=failure, tolerated=writer.tolerates(path)))
-    if "?" in path:
-        owner = path.split("?", 1)[0]
-        writer.fail_step(owner, failure)
+    writer.fail_step(path, failure)
+
+
+def _claim_over(inst: Inst, failure: Failure) -> int:
+    """The claim that the next attempt may follow: one whose holder reported, or whose outcome may stay unknown."""
+    reported = inst.report is not None and inst.claim_attempt == inst.attempt
+    return inst.claim_seq if reported or failure.code == "outcome_unknown" else inst.claim_base
 
 
 # --- what time brings --------------------------------------------------------------------------
@@ -255,7 +257,7 @@ def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
             continue
         if inst.status == FANNED:
             continue  # its items have deadlines, and the run has one
-        if path != "?outputs" and writer.now_ms >= _step_deadline_ms(inst, writer.plan):
+        if writer.now_ms >= step_deadline_ms(writer.plan, path, first_ms=inst.first_ms):
             writer.fail_step(path, Failure(code="deadline_exceeded", message=f"{path}: the step's deadline has passed"))
         elif inst.status == RUNNING and path in lost:
             fail_attempt(writer, inst, _lost(writer, inst))
@@ -267,9 +269,7 @@ def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
 
 def _claimed(writer: Writer, inst: Inst) -> bool:
     """An at-most-once call of the current attempt may have happened."""
-    if "?" in inst.path or node_of(writer.plan, inst.path).effect != "at_most_once":
-        return False
-    return inst.claim_attempt == inst.attempt
+    return is_claimed(inst, writer.plan)
 
 
 def _unknown(writer: Writer, inst: Inst) -> Failure:
@@ -296,10 +296,14 @@ def _fire(writer: Writer, inst: Inst) -> None:
         case "wait":
             writer.emit(ev.TimerFired(path=inst.path, timer="wait"))
             writer.emit(ev.StepCompleted(path=inst.path, output=starting.NULL))
-        case "deferred" if writer.run.status == "running" and writer.take(inst.queue):
+        case _ if writer.run.status != "running" or writer.fatal is not None or not writer.room():
+            return
+        case "deferred" if writer.take(inst.queue):
             writer.emit(ev.TimerFired(path=inst.path, timer="deferred"))
             writer.reoffer(inst.path)
-        case "retry" if writer.run.status == "running" and writer.room():
+        case "retry" if _claimed(writer, inst):
+            fail_attempt(writer, inst, _unknown(writer, inst))  # a holder thought dead has begun the call since
+        case "retry":
             starting.schedule(writer, inst.path, attempt=inst.attempt + 1)
 
 
@@ -314,13 +318,14 @@ def _finish_or_fail(writer: Writer) -> None:
         path, failure = writer.fatal
         fail_run(writer, failure, path=path)
         return
-    if run.open > 0 or run.get("?outputs") is not None:
+    if run.open > 0 or writer.full or run.get(OUTPUTS) is not None:
         return
     try:
         template = outputs_template(run, plan)
         bindings = bind_outputs(run, plan)
         if not evaluable_here(bindings, template):
-            starting.schedule_content(writer, "?outputs", attempt=1, content=content_for(run, plan, "?outputs"))
+            if run.status == "running":
+                starting.schedule_content(writer, OUTPUTS, attempt=1, content=content_for(run, plan, OUTPUTS))
             return
         value = writer.store(render_outputs(run, plan, bindings))
     except ExpressionError as error:

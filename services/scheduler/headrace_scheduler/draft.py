@@ -13,10 +13,14 @@ from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler.orders import Content, content_for, make_order
-from headrace_scheduler.state import Run, apply, draft_of, fan_results, item_of
+from headrace_scheduler.state import RUNNING, Run, apply, draft_of, fan_results, item_of
 
-EVENT_BYTES: Final = 300
-"""What an event without a value takes on the wire, envelope share included; measured on step-scheduled."""
+FULL_BYTES: Final = names.DECISION_BYTES_MAX * 3 // 8
+"""One more question may add the values of an item, of its foreach and of the run, 64 KiB each, and must still fit."""
+CROWDED_BYTES: Final = names.DECISION_BYTES_MAX * 3 // 4
+"""Ends of steps are small; what ends a whole run may use what is left up to here."""
+ENVELOPE_BYTES: Final = 2_048
+"""The envelope with the longest names and a full trace context."""
 
 
 class Writer:
@@ -44,18 +48,20 @@ class Writer:
     @property
     def full(self) -> bool:
         """No further event fits; the next decision goes on from here."""
-        return len(self.events) >= names.DECISION_EVENTS_MAX - 100 or self._bytes > names.DECISION_BYTES_MAX * 3 // 4
+        return len(self.events) >= names.DECISION_EVENTS_MAX - 100 or self._bytes > FULL_BYTES
+
+    @property
+    def crowded(self) -> bool:
+        """Not even the end of a step fits."""
+        return len(self.events) >= names.DECISION_EVENTS_MAX - 10 or self._bytes > CROWDED_BYTES
 
     def emit(self, event: ev.DecisionEvent) -> None:
         """Say it, and see its effect."""
         self.events.append(event)
-        self._bytes += EVENT_BYTES
-        value = getattr(event, "output", None) or getattr(event, "items", None) or getattr(event, "inputs", None)
-        if isinstance(value, Value) and not value.ref:
-            self._bytes += len(encode(value))
+        self._bytes += len(encode(event)) + 1
         apply(self.run, self.plan, event, at_ms=self.now_ms)
-        if isinstance(event, ev.StepFailed) and not event.tolerated and self.fatal is None:
-            self.fatal = (event.path, event.failure)
+        if isinstance(event, ev.StepFailed) and not event.tolerated and item_of(event.path) is None:
+            self.fail_fatally(event.path, event.failure)
         if isinstance(event, ev.StepCompleted | ev.StepFailed | ev.StepSkipped):
             self._finish_foreach(event.path)
 
@@ -77,17 +83,27 @@ class Writer:
             return True  # its owner fails next, and that counts
         node = node_of(self.plan, path)
         if item_of(path) is not None:
-            return True  # the foreach decides when its items are done
+            return node.foreach is not None and node.foreach.continue_on_error
         return node.on_error_continue
 
+    def fail_fatally(self, path: str, failure: Failure) -> None:
+        """The run fails at the end of this decision; the first reason is the reason."""
+        if self.fatal is None:
+            self.fatal = (path, failure)
+
     def fail_step(self, path: str, failure: Failure) -> None:
-        """The instance ends badly, with everything of it that is still in flight."""
+        """The instance ends badly, with all of it that is still in flight. An evaluation takes its step along."""
         inst = self.run.get(path)
         if inst is not None and inst.fan is not None:
             for other in [active for active in self.run.active if (item_of(active) or ("",))[0] == path]:
                 self.emit(ev.StepCancelled(path=other))
         attempt = 0 if inst is None else inst.attempt
         self.emit(ev.StepFailed(path=path, attempt=attempt, failure=failure, tolerated=self.tolerates(path)))
+        owner, mark, _ = path.partition("?")
+        if mark and owner:
+            self.fail_step(owner, failure)
+        elif mark:
+            self.fail_fatally(path, failure)
 
     def store(self, value: Any) -> Value:
         """A JSON value for an event: inline while small, else by reference to a blob that is stored first."""
@@ -108,11 +124,20 @@ class Writer:
         self.orders[path] = make_order(self.run, self.plan, inst, content)
         self.blobs.extend(content.blobs)
 
+    def drop_ended(self) -> None:
+        """Forget the orders of attempts that this very decision has ended again."""
+        for path, order in list(self.orders.items()):
+            inst = self.run.get(path)
+            if inst is None or inst.status != RUNNING or inst.attempt != order.attempt:
+                del self.orders[path]
+
     def only_order(self) -> ev.Order | None:
-        """The order that goes inside the decision: the one of the only step scheduled, if there is exactly one."""
+        """The order that may go inside the decision: that of the only step scheduled, when both fit one message."""
         if len(self.orders) != 1 or sum(isinstance(event, ev.StepScheduled) for event in self.events) != 1:
             return None
-        return next(iter(self.orders.values()))
+        order = next(iter(self.orders.values()))
+        fits = self._bytes + len(encode(order)) + ENVELOPE_BYTES <= names.DECISION_BYTES_MAX
+        return order if fits else None
 
     def reoffer(self, path: str) -> None:
         """The order of an attempt already scheduled goes out again, as its next offer."""

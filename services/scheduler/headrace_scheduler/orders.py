@@ -16,13 +16,12 @@ from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import Value
 from headrace.pipeline.expressions import Expression, Template, render
 from headrace.pipeline.plan import Node, Plan, node_of
+from headrace_scheduler.deadlines import OUTPUTS, timeout_ms
 from headrace_scheduler.state import Inst, Run
 from headrace_scheduler.values import Bindings, bind, has_long_list, is_small, materialise
 
 BINDINGS_BYTES_MAX: Final = names.ORDER_BYTES_MAX // 2
 """Half an order: the template and the envelope need room too."""
-GRACE_MS: Final = 5_000
-"""Between an executor's own deadline and the engine's: its report of the timeout should win."""
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ def content_for(run: Run, plan: Plan, path: str) -> Content:
     Raises:
         ExpressionError: a value is missing or an expression has none.
     """
-    if path == "?outputs":
+    if path == OUTPUTS:
         return _deferred(run, outputs_template(run, plan), bind_outputs(run, plan), kind="evaluate", queue="transform")
     node = node_of(plan, path)
     template = template_of(plan, node, path)
@@ -81,7 +80,7 @@ def content_for(run: Run, plan: Plan, path: str) -> Content:
     if "?" in path:
         queue = "transform-ws" if template.uses_files else "transform"
         return _deferred(run, template, bindings, kind="evaluate", queue=queue)
-    if template.uses_files or node.kind == "transform" or not is_small(bindings):
+    if node.kind == "transform" or not evaluable_here(bindings, template):
         return _deferred(run, template, bindings, kind=node.kind, queue=node.queue)
     value = encode_value(render(template, materialise(bindings)))
     if len(value) > names.INLINE_BYTES_MAX:
@@ -113,8 +112,7 @@ def _deferred(run: Run, template: Template, bindings: Bindings, *, kind: str, qu
 def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
     """The order for an instance's current attempt, at its newest wanted offer."""
     hidden = "?" in inst.path
-    node = None if inst.path == "?outputs" else node_of(plan, inst.path)
-    timeout_ms = names.ATTEMPT_TIMEOUT_MS if node is None else node.timeout_ms
+    node = None if inst.path == OUTPUTS else node_of(plan, inst.path)
     return ev.Order(
         path=inst.path,
         attempt=inst.attempt,
@@ -123,7 +121,7 @@ def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
         version=inst.version,
         queue=content.queue,
         kind=content.kind,
-        timeout_ms=max(1, min(timeout_ms, inst.due_ms - inst.scheduled_ms)),
+        timeout_ms=max(1, min(timeout_ms(plan, inst.path), inst.due_ms - inst.scheduled_ms)),
         not_after_ms=inst.not_after_ms,
         due_ms=inst.due_ms,
         scheduled_ms=inst.scheduled_ms,
@@ -133,7 +131,7 @@ def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
         bindings=content.bindings,
         effect="pure" if node is None or hidden else node.effect,
         on_unknown="fail" if node is None else node.on_unknown,
-        claim_seq=inst.claim_seq,
+        claim_seq=inst.claim_base,
         workspace=content.queue.endswith("-ws"),
         artifacts=() if node is None or hidden else node.artifacts,
     )
@@ -168,7 +166,7 @@ def _reads_skipped(run: Run, template: Template) -> bool:
 def bind_outputs(run: Run, plan: Plan) -> Bindings:
     """What the outputs read."""
     template = outputs_template(run, plan)
-    return bind(run, plan, "?outputs", template.reads, template.optional)
+    return bind(run, plan, OUTPUTS, template.reads, template.optional)
 
 
 def render_outputs(run: Run, plan: Plan, bindings: Bindings) -> dict[str, Any]:

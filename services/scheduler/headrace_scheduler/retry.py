@@ -36,6 +36,8 @@ def retry_delay_ms(policy: RetryPolicy, *, run: str, path: str, attempt: int, fa
 
 
 def _is_retried(policy: RetryPolicy, failure: Failure) -> bool:
+    if failure.code == "outcome_unknown":
+        return failure.retryable  # `on_unknown` has decided it, whatever `on` lists
     if policy.on:
         return failure.code in policy.on
     return failure.retryable

@@ -2,7 +2,8 @@
 Pure.
 """
 
-from typing import Any, Final
+from bisect import bisect_left
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,22 +16,31 @@ from headrace.contracts.failure import Failure
 from headrace.pipeline.durations import instant_ms, parse_duration_ms
 from headrace.pipeline.expressions import Expression, evaluate, render
 from headrace.pipeline.plan import Node, node_of
+from headrace_scheduler.deadlines import attempt_window_ms
 from headrace_scheduler.draft import Writer
-from headrace_scheduler.orders import GRACE_MS, Content, content_for, evaluable_here
-from headrace_scheduler.state import FANNED, READY
+from headrace_scheduler.orders import Content, content_for, evaluable_here
+from headrace_scheduler.state import FANNED, SUCCEEDED
 from headrace_scheduler.values import bind, materialise, needed
 
 NULL: Final = Value(json=inline(None).json)
+ORDERED: Final = frozenset({"tool", "llm", "pipeline"})
+"""Kinds whose every attempt counts against `max_parallel`."""
 
 
 def start_ready(writer: Writer) -> None:
     """Start as much as limits allow; starting may make more steps ready, which are taken up in the same pass."""
+    ready = writer.run.ready
+    tried: set[int] = set()
     position = 0
-    while position < len(writer.run.ready) and not writer.full and writer.fatal is None:
-        path = writer.run.ready[position][2]
-        _start_step(writer, node_of(writer.plan, path), path)
-        still_there = position < len(writer.run.ready) and writer.run.ready[position][2] == path
-        position = position + 1 if still_there else 0
+    while position < len(ready) and not writer.full and writer.fatal is None:
+        entry = ready[position]
+        if entry[1] not in tried:
+            tried.add(entry[1])
+            _start_step(writer, writer.plan.nodes[entry[1]], entry[2])
+        if position < len(ready) and ready[position] is entry:
+            position += 1
+        elif bisect_left(ready, entry) > position:
+            position = 0  # something that comes before it has become ready
     for path in list(writer.run.active):
         inst = writer.run.get(path)
         if inst is not None and inst.status == FANNED and writer.fatal is None:
@@ -43,6 +53,8 @@ def _start_step(writer: Writer, node: Node, path: str) -> None:
     if cause is not None:
         writer.emit(ev.StepSkipped(path=path, reason=f"it needs `{cause.path}`, which was skipped"))
         return
+    if node.foreach is None and node.kind in ORDERED and not writer.room():
+        return  # before anything is evaluated: a long line of ready steps must not cost more the longer it is
     try:
         if node.when is not None and not _reads_item(node, node.when):
             verdict = _ask(writer, path, "?when", node.when)
@@ -53,27 +65,30 @@ def _start_step(writer: Writer, node: Node, path: str) -> None:
             return
         items = _ask(writer, path, "?items", node.foreach.items)
         if items is not None:
-            _open_window(writer, path, writer.store(_as_list(path, items.value)), items.value)
+            _open_window(writer, path, items)
     except ExpressionError as error:
         writer.fail_step(path, error.failure())
 
 
-class _Answer:
-    """An evaluated value; None could be the value itself."""
+class _Answer(NamedTuple):
+    """An evaluated value, which may be null. `held` is set when an executor evaluated it, and may be a reference."""
 
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    value: Any
+    held: Value | None = None
 
 
 def _ask(writer: Writer, path: str, suffix: str, expression: Expression) -> _Answer | None:
-    """Evaluate here, or order the evaluation (once) and give None."""
+    """What an executor found, or evaluate here, or order the evaluation (once) and give None."""
+    asked = writer.run.get(path + suffix)
+    if asked is not None:
+        if asked.status != SUCCEEDED or asked.output is None:
+            return None
+        held = asked.output
+        return _Answer(plain(held.json) if isinstance(held.json, msgspec.Raw) else None, held)
     bindings = bind(writer.run, writer.plan, path, expression.reads, expression.optional)
     if evaluable_here(bindings, expression):
         return _Answer(evaluate(expression, materialise(bindings)))
-    if writer.run.get(path + suffix) is None:
-        schedule(writer, path + suffix, attempt=1)
+    schedule(writer, path + suffix, attempt=1)
     return None
 
 
@@ -96,15 +111,24 @@ def _as_list(path: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         message = f"{path}: `foreach` gave {type(value).__name__}, not a list"
         raise ExpressionError(message, code="type_mismatch")
-    if len(value) > names.FOREACH_ITEMS_MAX:
-        message = f"{path}: `foreach` over {len(value)} items; at most {names.FOREACH_ITEMS_MAX} are allowed"
-        raise ExpressionError(message, code="limit_exceeded")
     return value
 
 
-def _open_window(writer: Writer, path: str, items: Value, values: list[Any]) -> None:
-    writer.emit(ev.ForeachStarted(path=path, items=items, count=len(values)))
-    if not values:
+def _open_window(writer: Writer, path: str, answer: _Answer) -> None:
+    held = answer.held
+    if held is not None and held.ref:
+        if held.count < 0:
+            message = f"{path}: `foreach` gave a large value that is not a list"
+            raise ExpressionError(message, code="type_mismatch")
+        items, count = held, held.count
+    else:
+        values = _as_list(path, answer.value)
+        items, count = held or writer.store(values), len(values)
+    if count > names.FOREACH_ITEMS_MAX:
+        message = f"{path}: `foreach` over {count} items; at most {names.FOREACH_ITEMS_MAX} are allowed"
+        raise ExpressionError(message, code="limit_exceeded")
+    writer.emit(ev.ForeachStarted(path=path, items=items, count=count))
+    if count == 0:
         writer.complete_foreach(path)
 
 
@@ -186,67 +210,20 @@ def schedule_content(writer: Writer, path: str, *, attempt: int, content: Conten
         return
     inst = writer.run.get(path)
     first_ms = inst.first_ms if inst is not None and inst.first_ms else writer.now_ms
-    not_after_ms = writer.now_ms + names.SCHEDULE_TO_START_MS
-    timeout_ms, deadline_ms = names.ATTEMPT_TIMEOUT_MS, names.STEP_DEADLINE_MS
-    if path != "?outputs":
-        node = node_of(writer.plan, path)
-        timeout_ms, deadline_ms = node.timeout_ms, node.deadline_ms
-    due_ms = min(not_after_ms + timeout_ms + GRACE_MS, first_ms + deadline_ms, writer.run.deadline_ms)
+    not_after_ms, due_ms = attempt_window_ms(
+        writer.plan, path, run_deadline_ms=writer.run.deadline_ms, first_ms=first_ms, at_ms=writer.now_ms
+    )
     writer.emit(
         ev.StepScheduled(
             path=path,
             attempt=attempt,
             queue=content.queue,
             input_sha=content.sha,
-            not_after_ms=min(not_after_ms, due_ms),
+            not_after_ms=not_after_ms,
             due_ms=due_ms,
         )
     )
     writer.add_order(path, content)
-
-
-def continue_after_evaluation(writer: Writer, path: str, value: Value | None) -> None:
-    """A condition or a list was evaluated by an executor: go on with the step it belongs to."""
-    owner, _, what = path.partition("?")
-    node = node_of(writer.plan, owner)
-    inst = writer.run.get(owner)
-    if inst is None or inst.status != READY or value is None:
-        return
-    try:
-        if what == "items":
-            _open_evaluated(writer, owner, value)
-        elif _passes(writer, owner, _small(owner, value)):
-            _after_condition(writer, node, owner)
-    except ExpressionError as error:
-        writer.fail_step(owner, error.failure())
-
-
-def _small(path: str, value: Value) -> Any:
-    if value.ref:
-        message = f"{path}: a condition gave a value of {value.size} bytes, not a boolean"
-        raise ExpressionError(message, code="type_mismatch")
-    assert isinstance(value.json, msgspec.Raw)
-    return plain(value.json)
-
-
-def _after_condition(writer: Writer, node: Node, path: str) -> None:
-    if node.foreach is None:
-        start_instance(writer, node, path)
-        return
-    items = _ask(writer, path, "?items", node.foreach.items)
-    if items is not None:
-        _open_window(writer, path, writer.store(_as_list(path, items.value)), items.value)
-
-
-def _open_evaluated(writer: Writer, path: str, value: Value) -> None:
-    if value.ref:
-        if value.count < 0:
-            message = f"{path}: `foreach` gave a large value that is not a list"
-            raise ExpressionError(message, code="type_mismatch")
-        writer.emit(ev.ForeachStarted(path=path, items=value, count=value.count))
-        return
-    values = _as_list(path, _small(path, value))
-    _open_window(writer, path, value, values)
 
 
 def _start_wait(writer: Writer, node: Node, path: str) -> None:

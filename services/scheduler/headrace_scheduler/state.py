@@ -21,6 +21,7 @@ from headrace.contracts import events as ev
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Node, Plan, node_of
+from headrace_scheduler.deadlines import attempt_window_ms
 
 WAITING: Final = "waiting"
 READY: Final = "ready"
@@ -99,6 +100,8 @@ class Inst(msgspec.Struct, omit_defaults=True):
     claim_seq: int = 0
     claim_attempt: int = 0
     claim_holder: str = ""
+    claim_base: int = 0
+    """The claim that the current attempt may follow: 0, or that of an attempt known to be over."""
     report: Report | None = None
     output: Value | None = None
     failure: Failure | None = None
@@ -247,6 +250,13 @@ def item_of(path: str) -> tuple[str, int] | None:
     return owner, int(index)
 
 
+def is_claimed(inst: Inst, plan: Plan) -> bool:
+    """An at-most-once call may have happened: there is a claim that the current attempt did not know of, or its own."""
+    if "?" in inst.path or node_of(plan, inst.path).effect != "at_most_once":
+        return False
+    return inst.claim_seq != inst.claim_base
+
+
 # --- the fold ----------------------------------------------------------------------------------
 
 
@@ -273,6 +283,9 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptDeferred():
             report = Report(message.id, deferred=message.data.reason, deferred_ms=message.data.due_ms)
+            if (inst := run.get(message.stepid)) is not None and message.data.offer < inst.want_offer:
+                run.late += 1
+                return False  # a newer offer is out, and may run
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptStarted():
             return _evolve_claim(run, seq, message)
@@ -290,10 +303,11 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
 
 def _evolve_decided(run: Run, seq: int, message: ev.RunDecided, plan: Plan) -> bool:
     data = message.data
+    run.decision_seq = seq  # one that does not count stands in the scope all the same: the next is checked against it
     if data.version != run.version + 1 or run.ended:
         run.late += 1
         return False
-    run.version, run.decision_id, run.decision_seq = data.version, message.id, seq
+    run.version, run.decision_id = data.version, message.id
     if data.version == 1:
         run.correlation, run.traceparent, run.tracestate = (
             message.correlationid,
@@ -334,7 +348,7 @@ def _evolve_report(run: Run, path: str, attempt: int, decision: str, report: Rep
     if (
         run.ended
         or inst is None
-        or inst.status != RUNNING
+        or not _hears(inst, report)
         or inst.attempt != attempt
         or inst.decision != decision
         or inst.report is not None
@@ -344,6 +358,11 @@ def _evolve_report(run: Run, path: str, attempt: int, decision: str, report: Rep
     inst.report = report
     run.reported[path] = None
     return True
+
+
+def _hears(inst: Inst, report: Report) -> bool:
+    """An attempt that was deferred still ends when another holder of its order, thought dead, reports a result."""
+    return inst.status == RUNNING or (inst.status == SLEEPING and inst.timer == "deferred" and not report.deferred)
 
 
 def _evolve_claim(run: Run, seq: int, message: ev.AttemptStarted) -> bool:
@@ -383,6 +402,8 @@ def _evolve_child(run: Run, message: ev.ChildReported) -> bool:
     failure = data.failure
     if data.status == "cancelled" and failure is None:
         failure = Failure(code="child_cancelled", message=f"child run {data.child} was cancelled")
+    elif data.status != "completed" and failure is None:
+        failure = Failure(code="child_failed", message=f"child run {data.child} failed and did not say why")
     inst.report = Report(message.id, value=data.outputs, failure=failure)
     run.reported[inst.path] = None
     return True
@@ -428,9 +449,11 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             inst.fan = _fan(event)
         case ev.TimerSet():
             inst = _begin(run, event.path, SLEEPING, at_ms)
+            if event.timer == "retry":
+                inst.claim_base = event.claim_seq
             inst.timer, inst.timer_ms, inst.failure = event.timer, event.due_ms, event.failure
         case ev.TimerFired():
-            _apply_fired(run, event)
+            _apply_fired(run, plan, event, at_ms)
         case ev.ChildStarted():
             inst = _begin(run, event.path, CHILD, at_ms)
             inst.child, inst.attempt, inst.due_ms = event.child, event.attempt, event.due_ms
@@ -469,8 +492,7 @@ def _begin(run: Run, path: str, status: str, at_ms: int, *, queue: str = "") -> 
     """Move an instance to an active status, wherever it came from."""
     inst = run.edit(path)
     _leave(run, inst)
-    for evaluation in (f"{path}?when", f"{path}?items"):
-        run.drop(evaluation)
+    _drop_evaluations(run, path)
     if item_of(path) is not None and inst.first_ms == 0:
         _take_from_window(run, path)
     inst.status = status
@@ -483,6 +505,12 @@ def _begin(run: Run, path: str, status: str, at_ms: int, *, queue: str = "") -> 
         inst.queue = queue
         run.out[queue] = run.out.get(queue, 0) + 1
     return inst
+
+
+def _drop_evaluations(run: Run, path: str) -> None:
+    for evaluation in (f"{path}?when", f"{path}?items"):
+        if run.get(evaluation) is not None:
+            run.drop(evaluation)
 
 
 def _leave(run: Run, inst: Inst) -> None:
@@ -513,18 +541,25 @@ def _apply_scheduled(run: Run, event: ev.StepScheduled, at_ms: int) -> None:
     inst.attempt, inst.offer, inst.want_offer, inst.order_seq, inst.lost = event.attempt, 0, 1, 0, 0
     inst.scheduled_ms, inst.not_after_ms, inst.due_ms = at_ms, event.not_after_ms, event.due_ms
     inst.input_sha, inst.timer, inst.timer_ms = event.input_sha, "", 0
+    inst.decision, inst.version = "", 0  # known once the decision that says this is in the log
     run.unordered[event.path] = None
 
 
-def _apply_fired(run: Run, event: ev.TimerFired) -> None:
+def _apply_fired(run: Run, plan: Plan, event: ev.TimerFired, at_ms: int) -> None:
     inst = run.edit(event.path)
     if event.timer != "deferred" or inst.status != SLEEPING:
         return  # a retry is followed by its step-scheduled, a wait by its step-completed
     _leave(run, inst)
-    inst.status, inst.timer, inst.timer_ms, inst.report = RUNNING, "", 0, None
-    inst.want_offer = inst.offer + 1
+    inst.status, inst.timer, inst.timer_ms = RUNNING, "", 0
+    inst.not_after_ms, inst.due_ms = attempt_window_ms(
+        plan, event.path, run_deadline_ms=run.deadline_ms, first_ms=inst.first_ms, at_ms=at_ms
+    )
     run.active[event.path] = None
-    run.unordered[event.path] = None
+    if inst.report is None:
+        inst.want_offer = inst.offer + 1
+        run.unordered[event.path] = None
+    else:
+        run.reported[event.path] = None  # a result that whoever fired the timer had not seen
     run.in_flight += 1
     run.out[inst.queue] = run.out.get(inst.queue, 0) + 1
 
@@ -564,7 +599,8 @@ def _end(
         None,
     )
     if "?" in inst.path:
-        return  # an evaluation: its owner's next event in the same decision uses it
+        return  # an evaluation: kept until its owner begins or ends
+    _drop_evaluations(run, inst.path)
     run.open -= 1
     for dependent in node_of(plan, inst.path).dependents:
         node = plan.nodes[dependent]
