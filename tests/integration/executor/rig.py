@@ -20,12 +20,10 @@ from headrace.runtime.streams import migrate
 from headrace.runtime.supervisor import Supervisor
 from headrace_step_executor.config import Config
 from headrace_step_executor.parts import Surroundings, build_executor
-from headrace_step_executor.service import StepExecutor
 from tests.conftest import Connect, until
 
 STREAM = subjects.runs_stream(0)
 REPORTS = events.AttemptSucceeded | events.AttemptFailed | events.AttemptDeferred
-FAST = SystemClock()
 
 
 @dataclass
@@ -33,8 +31,9 @@ class Rig:
     """What a test says to an executor and hears from it."""
 
     broker: JetStreamBroker
-    executor: StepExecutor
-    hosted: Hosted
+    executor: Any
+    """A StepExecutor, unless it runs in a process of its own."""
+    hosted: Any
     clock: SystemClock
     data_dir: Path
     beats: list[Beat] = field(default_factory=list)
@@ -99,6 +98,7 @@ class Rig:
         """The inline output of an order that succeeds."""
         report = await self.ran(**fields)
         assert isinstance(report, events.AttemptSucceeded), report
+        assert isinstance(report.data.output.json, msgspec.Raw)
         return codec.plain(report.data.output.json)
 
     async def failure(self, **fields: Any) -> Any:
@@ -169,3 +169,10 @@ async def running(
         yield rig
         async with asyncio.timeout(15):
             await hosted.abandon()
+
+
+async def rig_without_executor(broker: JetStreamBroker, tmp_path: Path) -> Rig:
+    """For executors in processes of their own."""
+    rig = Rig(broker, None, None, SystemClock(), tmp_path / "data")
+    await rig.listen()
+    return rig
