@@ -17,7 +17,8 @@ from headrace_step_executor.state import EndedRuns, Hands, Revoked
 
 def situation(**fields: Any) -> Situation:
     given: dict[str, Any] = {
-        "now_ms": NOON_MS, "ended": EndedRuns(), "revoked": Revoked(), "ends_known_from_seq": 1, "reconnected_s_ago": None,
+        "now_ms": NOON_MS, "ended": EndedRuns(), "revoked": Revoked(), "ends_known_from_seq": 1,
+        "reconnected_s_ago": None,
     }  # fmt: skip
     return Situation(**(given | fields))
 

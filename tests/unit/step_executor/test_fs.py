@@ -196,7 +196,7 @@ async def test_input_34_impossible_names_are_refused(home: Path, tool: str, path
     """NUL, 300 characters, endless paths and broken Unicode are `path_invalid`, before anything is opened."""
     args: dict[str, Any] = {"path": path} | ({"text": ""} if tool == "fs.write" else {})
     await fails(tool, home, "path_invalid", **args)
-    assert list(home.rglob("*")) == []
+    assert os.listdir(home) == []
 
 
 @pytest.mark.parametrize("tool", ["fs.read", "fs.append", "fs.copy", "fs.move", "fs.convert", "fs.delete"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import until
 from tests.unit.step_executor.builders import tool_call
 from tests.unit.step_executor.wire import response, serving
 
@@ -211,6 +212,4 @@ async def test_otp_s8_a_server_that_never_answers_is_let_go_at_the_deadline() ->
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await fetch(wire.url, allow=("127.0.0.0/8",))
-        async with asyncio.timeout(2):
-            while not wire.closed:
-                await asyncio.sleep(0.01)
+        await until(lambda: wire.closed, within_s=2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import until
 from tests.unit.step_executor.wire import Wire, response, serving
 
 from headrace.contracts.errors import AttemptError
@@ -216,14 +217,11 @@ async def test_a_call_that_is_cancelled_in_the_middle_closes_its_connection() ->
     """Cancellation reaches the wire and stays a cancellation."""
     async with openai(None) as (provider, wire):
         task = asyncio.create_task(provider.generate(request(), deadline_s=30))
-        while not wire.requests:
-            await asyncio.sleep(0.01)
+        await until(lambda: wire.requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(2):
-            while not wire.closed:
-                await asyncio.sleep(0.01)
+        await until(lambda: wire.closed, within_s=2)
 
 
 # --- offline providers -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Text and JSON tools."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,7 @@ async def test_split_cuts_where_the_text_pauses_and_loses_nothing(tmp_path: Path
     assert max(map(len, parts)) <= 40
     assert all(part[-1].isspace() for part in parts)
     overlapping = (await use("text.split", tmp_path, text=words, size=40, overlap=10))["parts"]
-    assert all(
-        after.startswith(before[-10:]) for before, after in zip(overlapping, overlapping[1:], strict=False)
-    )
+    assert all(after.startswith(before[-10:]) for before, after in itertools.pairwise(overlapping))
     assert (await use("text.split", tmp_path, text=""))["parts"] == []
     assert (await use("text.split", tmp_path, text="x" * 100, size=30))["count"] == 4
     with pytest.raises(AttemptError, match="overlap"):

@@ -33,7 +33,13 @@ def response(
 ) -> bytes:
     """An HTTP/1.1 answer; `length` may lie."""
     size = len(body) if length is None else length
-    head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n{headers}connection: close\r\n\r\n"
+    lines = (
+        f"HTTP/1.1 {status} X",
+        f"content-type: {kind}",
+        f"content-length: {size}",
+        f"{headers}connection: close",
+    )
+    head = "\r\n".join(lines) + "\r\n\r\n"
     return head.encode() + body
 
 
