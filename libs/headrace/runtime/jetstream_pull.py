@@ -16,8 +16,9 @@ HEARTBEAT_S: Final = 1.0
 EXPIRES_S: Final = 30.0
 """A request that lives longer only saves one message in 30 s, and keeps a forgotten one alive."""
 TICK_S: Final = 0.5
-SILENT_TICKS_MAX: Final = 4
-"""Two heartbeats. Counted in ticks, not in time: a blocked event loop has frames waiting that it has not seen."""
+SILENT_TICKS_MAX: Final = 3
+"""The next tick is 2 s after the last frame: two heartbeats. Counted in ticks, not in time: a blocked event loop has
+frames waiting that it has not seen."""
 NO_RESPONDERS: Final = 503
 
 

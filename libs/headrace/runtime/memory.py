@@ -221,12 +221,12 @@ class MemoryBroker:
         self, stream: str, filters: Sequence[str], *, start_seq: int, last_per_subject: bool = False
     ) -> MemoryTail:
         """See EventLog.tail."""
-        first, end_seq = await self.ask(
+        first, end_seq, last_seq = await self.ask(
             f"tail {stream}",
             lambda: self.server.begin_tail(stream, filters, last_per_subject=last_per_subject),
         )
         if last_per_subject:
-            start_seq = end_seq + 1
+            start_seq = last_seq + 1
         number = self.next_number()
         tail = MemoryTail(self, number, stream, filters, start_seq=start_seq, first=first, end_seq=end_seq)
         self._readers[number] = tail

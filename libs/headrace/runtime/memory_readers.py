@@ -272,11 +272,14 @@ class MemoryConsumer:
         def deliver(number: int, stored: Stored, deliveries: int) -> None:
             self._broker.told(f"deliver {self._durable}", lambda: self._delivered(number, stored, deliveries))
 
+        def refuse() -> None:
+            self._broker.told(f"gone {self._durable}", self._gone)
+
         def pull() -> None:
             if (self._stream, self._durable) not in self._broker.server.queues:
-                self._broker.told(f"gone {self._durable}", self._gone)
+                refuse()
                 return
-            request = Pull(self, number, room, expires_s, deliver)
+            request = Pull(self, number, room, expires_s, deliver, refuse)
             self._broker.server.pull(self._stream, self._durable, request)
 
         self._broker.tell(f"pull {self._durable}", pull)

@@ -123,16 +123,16 @@ class MemoryServer:
 
     def begin_tail(
         self, stream: str, filters: Sequence[str], *, last_per_subject: bool
-    ) -> tuple[list[Stored], int]:
-        """What a tail starts with, and the last sequence that was stored when it began."""
+    ) -> tuple[list[Stored], int, int]:
+        """What a tail starts with, the newest sequence that matches now, and the stream's last one."""
         found = self._stream(stream)
         _refuse_overlap(filters)
         if found.spec.retention == "workqueue":
             msg = f"{stream}: a work queue needs explicit acknowledgements; it has no tail (error 10084)"
             raise TerminalError(msg)
-        if not last_per_subject:
-            return [], found.last_seq
-        return [found.messages[seq] for seq in found.index.newest_of_each(filters)], found.last_seq
+        newest = max(found.index.newest(one) for one in filters or (">",))
+        seqs = found.index.newest_of_each(filters) if last_per_subject else []
+        return [found.messages[seq] for seq in seqs], newest, found.last_seq
 
     def wait_for(
         self, owner: object, number: int, stream: str, pattern: re.Pattern[str], *, start_seq: int, max_count: int,

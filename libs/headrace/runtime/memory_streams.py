@@ -225,6 +225,8 @@ class Pull:
     expires_s: float
     deliver: Callable[[int, Stored, int], None]
     """Gets the request's number, the message, and how often it was delivered."""
+    refuse: Callable[[], None]
+    """Told when the durable is removed."""
 
 
 @dataclass(slots=True)
@@ -308,6 +310,12 @@ class MemoryQueue:
         if pending is not None and not pending.queued:
             self._arm(seq, self.spec.ack_wait_s)
 
+    def unack(self, seq: int) -> None:
+        """Lose an acknowledgement, as a server that dies may, and deliver the message again if it is still there."""
+        if seq in self.stream.messages and seq < self._cursor and seq not in self._pending:
+            self._pending[seq] = _Pending(deliveries=1)
+            self._due(seq)
+
     def amnesia(self, cursor: int) -> None:
         """Forget everything and go on at `cursor`, as a server's consumer may after losing its state."""
         for pending in self._pending.values():
@@ -324,6 +332,8 @@ class MemoryQueue:
             if pending.timer is not None:
                 pending.timer.cancel()
         self._pending.clear()
+        for pull in self.pulls:
+            pull.refuse()
         self.pulls.clear()
 
     def _next(self) -> Stored | None:
