@@ -92,6 +92,11 @@ class _Client(Client):
             self._discard_unsent()
         await super()._process_op_err(e)
 
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():  # a flush that was given up: setting it would end the read loop
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     def _discard_unsent(self) -> None:
         self._pending, self._pending_data_size = [], 0
         writer = getattr(self._transport, "_io_writer", None)

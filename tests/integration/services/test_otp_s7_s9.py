@@ -26,8 +26,9 @@ from headrace_tool_registry.config import Config as ToolConfig
 from headrace_tool_registry.service import ToolRegistry
 
 CLIENTS = 16
-TURNS_EACH = 40
+TURNS_EACH = 25
 DEADLINE_S = 0.5
+RESTARTS = 30
 
 
 @dataclass
@@ -39,9 +40,9 @@ class Tally:
     restarts: int = 0
 
 
-async def restart_for_ever(connect: Connect, tally: Tally) -> None:
-    """Both services, again and again at 10 Hz: connection gone, requests in work cancelled, a new one in
-    its place."""
+async def restart_then_stay(connect: Connect, tally: Tally) -> None:
+    """Both services at 10 Hz: connection gone, requests in work cancelled, a new one in its place. The last ones stay,
+    so that a slow machine makes the test no slower than its requests."""
     clock, entropy = SystemClock(), SystemEntropy()
     while True:
         broker = await connect("services")
@@ -65,7 +66,7 @@ async def restart_for_ever(connect: Connect, tally: Tally) -> None:
             )
             await registry.start()
             await store.start()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1 if tally.restarts < RESTARTS else 60)
             await broker.close()
         tally.restarts += 1
 
@@ -123,7 +124,7 @@ async def test_otp_s7_every_caller_gets_an_answer_or_a_typed_error_while_service
     tally = Tally()
     async with AsyncExitStack() as stack:
         supervisor = await stack.enter_async_context(Supervisor(SystemClock()))
-        restarts = supervisor.spawn(restart_for_ever(connect_broker, tally), "restarts")
+        restarts = supervisor.spawn(restart_then_stay(connect_broker, tally), "restarts")
         callers = [await connect_broker(f"caller-{index}") for index in range(4)]
         async with asyncio.timeout(45):
             await asyncio.gather(*(converse(callers[index % 4], index, tally) for index in range(CLIENTS)))
@@ -132,7 +133,7 @@ async def test_otp_s7_every_caller_gets_an_answer_or_a_typed_error_while_service
         await asyncio.wait((restarts,))
         crashes = dict(supervisor.crashes)
 
-        assert tally.restarts >= 5, tally
+        assert tally.restarts >= 10, tally
         assert tally.errors, "no restart was noticed"
         assert crashes == {}
         clock, entropy = SystemClock(), SystemEntropy()
