@@ -23,13 +23,14 @@ class EndsTail:
         self, eventlog: EventLog, stream: str, *, clock: Clock, on_end: Callable[[Stored], None]
     ) -> None:
         self._log, self._stream, self._clock, self._on_end = eventlog, stream, clock, on_end
+        self._next_seq = 0
         self.from_seq = 0
         """What was stored before it may have ended unheard."""
         self.listening = False
 
     async def run(self) -> None:
         """Listen for ever. Started again it goes on where it was."""
-        start_seq = self.from_seq or await self._now()
+        start_seq = self._next_seq or await self._now()
         while True:
             try:
                 tail = await self._log.tail(self._stream, subjects.end_filters(), start_seq=start_seq)
@@ -37,12 +38,13 @@ class EndsTail:
             except RetryableError as error:
                 log.warning("ends.waits", extra={"stream": self._stream, "why": str(error)})
                 await self._clock.sleep(RETRY_S)
-        self.from_seq = self.from_seq or start_seq
+        self.from_seq, self._next_seq = self.from_seq or start_seq, start_seq
         self.listening = True
         try:
             while True:
                 for stored in await tail.batch(max_count=BATCH_MAX, wait_s=WAIT_S):
                     self._on_end(stored)
+                    self._next_seq = stored.seq + 1
         finally:
             self.listening = False
             await tail.stop()

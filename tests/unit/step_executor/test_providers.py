@@ -267,14 +267,15 @@ def test_the_fields_of_a_step_become_a_request() -> None:
     assert (provider, made.model) == ("openai", "a/b")
     assert [(message.role, message.content) for message in made.messages] == [("system", "s"), ("user", "p")]
     assert request_of({"prompt": "p"}, key="k", attempt=1)[0] == "echo"
-    for wrong in (
+    wrongs: list[Any] = [
         {},
         {"prompt": 5},
         {"prompt": "p", "model": "gpt"},
         {"promt": "p"},
         [],
         {"prompt": "p", "model": []},
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(AttemptError) as raised:
             request_of(wrong, key="k", attempt=1)
         assert raised.value.attempt_code == "invalid_request"
