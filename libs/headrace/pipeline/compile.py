@@ -109,6 +109,8 @@ def _node(definition: Definition, step: CheckedStep, *, index: Mapping[str, int]
     attempt_ms = names.STEP_DEADLINE_MS if step.kind == "pipeline" else names.ATTEMPT_TIMEOUT_MS
     is_child = step.kind == "pipeline"
     deadline_ms = _duration(body, "deadline", _duration(defaults, "deadline", names.STEP_DEADLINE_MS))
+    if step.kind == "wait":
+        deadline_ms = _duration(body, "deadline", names.DURATION_MS_MAX)  # the usual hour is for work, not for waiting
     timeout_ms = _duration(body, "timeout", attempt_ms if is_child else _duration(defaults, "timeout", attempt_ms))
     return Node(
         index=index[step.id],
