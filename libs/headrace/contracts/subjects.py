@@ -108,9 +108,9 @@ def partition_filter(part: int) -> str:
     return f"hr.evt.*.*.{part:02d}.>"
 
 
-def run_filter(run: str) -> str:
-    """Everything of one run, whatever its tenant and pipeline."""
-    return f"hr.evt.*.*.{partition_of(run):02d}.{run}.>"
+def run_filter(run: str, *, tenant: str = "*") -> str:
+    """Everything of one run, whatever its pipeline (and its tenant, unless one is given)."""
+    return f"hr.evt.{tenant}.*.{partition_of(run):02d}.{run}.>"
 
 
 def order_filters(queue: str) -> tuple[str]:

@@ -5,7 +5,6 @@ behind; its store survives any of this, and the next start continues from it.
 """
 
 import asyncio
-import ctypes
 import importlib.metadata
 import json
 import logging
@@ -14,15 +13,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import sysconfig
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from headrace.contracts.errors import ConfigError, UnavailableError
+from headrace.local.child import spawn
 from headrace.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 SYNC_D0: Final = "100ms"
 """Survives kill -9; a power cut may lose the last tenth of a second. No measurable cost."""
 SYNC_ALWAYS: Final = "always"
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def find_binary(override: str | Path | None = None) -> Path:
@@ -91,21 +89,8 @@ def config_text(
     ]
     if jetstream:
         sync = "always" if sync_interval == SYNC_ALWAYS else json.dumps(sync_interval)
-        parts.append(
-            f"jetstream {{ store_dir: {json.dumps(str(store_dir))}, sync_interval: {sync}, strict: true }}"
-        )
+        parts.append(f"jetstream {{ store_dir: {json.dumps(str(store_dir))}, sync_interval: {sync}, strict: true }}")
     return "\n".join([*parts, extra, ""])
-
-
-def _die_with_parent(libc: Any, parent: int) -> Callable[[], None]:
-    """What the child does before it becomes nats-server; nothing here may import or allocate much."""
-
-    def arm() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before the signal was armed
-            os._exit(1)
-
-    return arm
 
 
 class NatsServer:
@@ -115,6 +100,7 @@ class NatsServer:
         data_dir: Holds configuration, log and store; made if needed. A second server must not use it at the same time.
         sync_interval: SYNC_D0, or SYNC_ALWAYS for durability class D1.
         port: 0 takes a free one at the first start and keeps it over restarts.
+        keep_fds: Descriptors that the child holds open, e.g. of a lock on the data directory.
     """
 
     def __init__(
@@ -127,10 +113,11 @@ class NatsServer:
         binary: str | Path | None = None,
         jetstream: bool = True,
         extra: str = "",
+        keep_fds: Sequence[int] = (),
     ) -> None:
         self._dir, self._clock = data_dir, clock
         self._sync, self._jetstream, self._extra = sync_interval, jetstream, extra
-        self._binary = binary
+        self._binary, self._keep_fds = binary, keep_fds
         self.port, self.http_port = port, 0
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -170,7 +157,9 @@ class NatsServer:
             extra=self._extra,
         )
         config.write_text(text, encoding="utf-8")
-        self._child = self._spawn([str(binary), "--config", str(config)])
+        self._child = spawn(
+            [str(binary), "--config", str(config)], output=self._dir / "nats-server.log", keep_fds=self._keep_fds
+        )
         try:
             await self._until_ready(deadline_s)
         except BaseException:
@@ -215,21 +204,6 @@ class NatsServer:
         """The last lines of its log."""
         path = self._dir / "nats-server.log"
         return path.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace") if path.exists() else ""
-
-    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        before: Callable[[], None] | None = None
-        if sys.platform == "linux":
-            before = _die_with_parent(ctypes.CDLL(None, use_errno=True), os.getpid())
-        with (self._dir / "nats-server.log").open("ab") as output:
-            # Its own session: a Ctrl-C for the foreground group must reach the services first, which then stop it.
-            return subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=before,
-            )
 
     async def _until_ready(self, deadline_s: float) -> None:
         began_s = self._clock.monotonic_s()

@@ -22,6 +22,7 @@ from headrace.contracts.errors import ConfigError, HeadraceError, UnavailableErr
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
 from headrace.runtime.health import health_app, serve_http
+from headrace.runtime.loop import run as run_loop
 from headrace.runtime.supervisor import SupervisionError, Supervisor
 
 log = logging.getLogger("headrace.harness")
@@ -313,7 +314,7 @@ def run_process(main: Callable[[], Awaitable[int]]) -> int:
         return await main()
 
     try:
-        return asyncio.run(awaited())
+        return run_loop(awaited())
     except HeadraceError as error:
         code = _exit_code(error)
         log.critical("service.failed", extra={"code": error.code, "exit": code}, exc_info=error)

@@ -1,0 +1,222 @@
+"""Submit, watch, control: the same messages that anybody may publish, with identities and outcomes taken care of."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from headrace.client.history import RunView
+from headrace.client.values import resolve
+from headrace.contracts import codec, ids, names, subjects
+from headrace.contracts import commands as cmd
+from headrace.contracts import events as ev
+from headrace.contracts.envelope import SPECVERSION, Value
+from headrace.contracts.errors import (
+    CorruptError,
+    NotFoundError,
+    RetryableError,
+    TerminalError,
+    TooLargeError,
+    UnknownOutcomeError,
+)
+from headrace.contracts.failure import Failure
+from headrace.pipeline.bundle import Bundle
+from headrace.runtime import blobs
+from headrace.runtime.clock import Clock, rfc3339
+from headrace.runtime.entropy import Entropy
+from headrace.runtime.eventlog import Broker, BusMessage, Stored
+
+OUTCOME_WITHIN_S: Final = 30.0
+"""A living scheduler answers within milliseconds, another one within 5 s of its death; a broker restarts in 10."""
+LOOK_EVERY_S: Final = 1.0
+"""The outcome is heard as it is written; where that was missed it is read."""
+BATCH: Final = 256
+
+
+class CommandRefusedError(TerminalError):
+    """A command changed nothing. `reasons` has every reason. Exit code 65, or 75 where trying later may help."""
+
+    code = "refused"
+
+    def __init__(self, reasons: tuple[Failure, ...]) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(f"{reason.code}: {reason.message}" for reason in reasons))
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # the class has one number, a refusal one of two
+        """See HeadraceError."""
+        later = bool(self.reasons) and all(reason.retryable for reason in self.reasons)
+        return names.EXIT_TRY_LATER if later else names.EXIT_DATA
+
+
+class UnansweredError(RetryableError):
+    """The command is durable and nobody has answered yet; it will be carried out when a scheduler runs."""
+
+    code = "unanswered"
+
+
+class Client:
+    """A user's view of the engine over one broker connection.
+
+    Args:
+        run_streams: Number of run streams, as fixed when they were made.
+    """
+
+    def __init__(self, broker: Broker, *, tenant: str, clock: Clock, entropy: Entropy, run_streams: int = 1) -> None:
+        self._broker, self.tenant, self._clock, self._entropy = broker, tenant, clock, entropy
+        self._run_streams = run_streams
+        self.source = f"/client/{entropy.bits(32):08x}"
+
+    def new_id(self) -> str:
+        """A ULID: sorts by time, fits a subject."""
+        return ids.ulid(self._clock.now_ms(), self._entropy.bits(80))
+
+    # --- commands --------------------------------------------------------------------------------------------------
+
+    async def put_definition(self, bundle: Bundle, *, arm: bool = False) -> str:
+        """Store and register a definition with its child files; gives its digest. Doing it again changes nothing."""
+        for data in (*bundle.children.values(), bundle.data):
+            await blobs.put(self._broker, self.tenant, subjects.DEFINITION_ROOT, data)
+        asked = cmd.PutDefinition(pipeline=bundle.plan.pipeline, digest=bundle.digest, arm=arm)
+        await self._command("definition-put", cmd.DefinitionPut, asked)
+        return bundle.digest
+
+    async def start(
+        self, pipeline: str, inputs: Mapping[str, Any], *, runid: str = "", labels: Mapping[str, str] | None = None
+    ) -> str:
+        """Start a run of `name` or `name@digest`; gives its id once the start is durable and accepted.
+
+        Raises:
+            CommandRefusedError: with every reason. UnansweredError: starting again with the same `runid` is the same
+            start.
+        """
+        asked = cmd.StartRun(pipeline=pipeline, inputs=dict(inputs), runid=runid, labels=dict(labels or {}))
+        return (await self._command("run-start", cmd.RunStart, asked)).runid
+
+    async def cancel(self, runid: str, *, reason: str = "") -> None:
+        """Ask for a run's end. Raises CommandRefusedError: unknown, or ended already."""
+        await self._command("run-cancel", cmd.RunCancel, cmd.NameRun(runid=runid, reason=reason))
+
+    async def pause(self, runid: str, *, reason: str = "") -> None:
+        """Let steps in flight finish and start nothing new. Raises as `cancel`."""
+        await self._command("run-pause", cmd.RunPause, cmd.NameRun(runid=runid, reason=reason))
+
+    async def resume(self, runid: str, *, reason: str = "") -> None:
+        """Go on with a paused run. Raises as `cancel`."""
+        await self._command("run-resume", cmd.RunResume, cmd.NameRun(runid=runid, reason=reason))
+
+    async def _command(self, verb: str, kind: type[cmd.Command], data: Any) -> ev.Accepted:
+        """Send one command and wait for its outcome. Publishing again under one id is the same command."""
+        command_id = self.new_id()
+        message = kind(
+            specversion=SPECVERSION,
+            id=command_id,
+            source=self.source,
+            time=rfc3339(self._clock.now_ms()),
+            schemaver=1,
+            tenant=self.tenant,
+            traceparent=f"00-{self._entropy.bits(128):032x}-{self._entropy.bits(64):016x}-01",
+            data=data,
+        )
+        body = codec.encode(message)
+        if len(body) > names.COMMAND_BYTES_MAX:
+            msg = f"a command of {len(body)} bytes; at most {names.COMMAND_BYTES_MAX}: pass large data as a file"
+            raise TooLargeError(msg)
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def hear(answer: BusMessage) -> None:
+            if not answered.done():
+                answered.set_result(answer.body)
+
+        subject = subjects.outcome(self.tenant, command_id)
+        heard = await self._broker.subscribe(subject, hear)
+        try:
+            await self._publish(subjects.command(self.tenant, verb), body, command_id)
+            outcome = codec.decode(await self._answer(subject, answered))
+        finally:
+            await heard.stop()
+        match outcome:
+            case ev.CommandAccepted():
+                return outcome.data
+            case ev.CommandRefused():
+                raise CommandRefusedError(outcome.data.reasons)
+        msg = f"{subject} holds a {type(outcome).__name__}"
+        raise CorruptError(msg)
+
+    async def _publish(self, subject: str, body: bytes, command_id: str) -> None:
+        try:
+            await self._broker.append(subject, body, msg_id=command_id)
+        except UnknownOutcomeError:  # it may be stored: once more, under the same id
+            await self._broker.append(subject, body, msg_id=command_id)
+
+    async def _answer(self, subject: str, answered: "asyncio.Future[bytes]") -> bytes:
+        """The outcome as heard live, or as stored where it was missed."""
+        until_s = self._clock.monotonic_s() + OUTCOME_WITHIN_S
+        while True:
+            done, _ = await asyncio.wait((answered,), timeout=LOOK_EVERY_S)
+            if done:
+                return answered.result()
+            stored = await self._broker.last(subjects.OUTCOMES, subject)
+            if stored is not None:
+                return stored.body
+            if self._clock.monotonic_s() > until_s:
+                msg = f"no scheduler answered within {OUTCOME_WITHIN_S:g} s; the command is stored and will be obeyed"
+                raise UnansweredError(msg)
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def events(
+        self, runid: str, *, follow: bool = False, start_seq: int = 1
+    ) -> AsyncIterator[tuple[Stored, ev.StoredMessage]]:
+        """Every message of a run, in order; with `follow` the end comes with the end of the run.
+
+        Reading goes on over reconnects and restarts of the broker, from the sequence it had reached.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        stream, found = self._stream_of(runid), False
+        scope = subjects.run_filter(runid, tenant=self.tenant)
+        if not follow or await self._broker.last(stream, scope) is None:
+            async for stored in self._broker.read(stream, (scope,), start_seq=start_seq):
+                found = True
+                yield stored, codec.decode(stored.body)
+            if not found:
+                raise _unknown(runid)
+            return
+        tail = await self._broker.tail(stream, (scope,), start_seq=start_seq)
+        view = RunView(runid)
+        try:
+            while not view.ended:
+                for stored in await tail.batch(max_count=BATCH, wait_s=LOOK_EVERY_S):
+                    message = codec.decode(stored.body)
+                    view.take(message)
+                    yield stored, message
+        finally:
+            await tail.stop()
+
+    async def view(self, runid: str) -> RunView:
+        """The run as it stands. Raises NotFoundError: there is no such run."""
+        view = RunView(runid)
+        async for _, message in self.events(runid):
+            view.take(message)
+        return view
+
+    async def result(self, runid: str) -> RunView:
+        """Wait for the run's end, however long that takes: its own deadline bounds it. Raises NotFoundError."""
+        view = RunView(runid)
+        async for _, message in self.events(runid, follow=True):
+            view.take(message)
+        return view
+
+    async def value(self, value: Value) -> Any:
+        """The JSON value, wherever it is held. Raises NotFoundError, CorruptError."""
+        return await resolve(self._broker, self.tenant, value)
+
+    def _stream_of(self, runid: str) -> str:
+        if not ids.RUN_RE.fullmatch(runid):
+            raise _unknown(runid)
+        return subjects.runs_stream(ids.partition_of(runid), streams=self._run_streams)
+
+
+def _unknown(runid: str) -> NotFoundError:
+    return NotFoundError(f"no run {runid[:100]!r}")
