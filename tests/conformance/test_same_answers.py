@@ -164,9 +164,7 @@ class SameAnswers(RuleBasedStateMachine):
             expected = Expected(last.seq if last else 0, scope) if expecting else None
             outcomes = []
             for again in (subject, subject, elsewhere):
-                append = side.broker.append(
-                    self.subject(kind, again), b"z", msg_id=f"n{self.count}", expected=expected
-                )
+                append = side.broker.append(self.subject(kind, again), b"z", msg_id=f"n{self.count}", expected=expected)
                 outcomes.append(await answer(append))
             return outcomes
 
@@ -259,9 +257,7 @@ class SameAnswers(RuleBasedStateMachine):
         if not side.held[kind]:
             return None
         delivery = side.held[kind].pop(0)
-        await (
-            delivery.term("why") if verb == "term" else delivery.nak() if verb == "nak" else delivery.ack()
-        )
+        await (delivery.term("why") if verb == "term" else delivery.nak() if verb == "nak" else delivery.ack())
         return delivery.stored.seq
 
     def teardown(self) -> None:
