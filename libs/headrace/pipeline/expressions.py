@@ -1,54 +1,37 @@
-"""Expressions and templates: compile, see what is read, evaluate. The library itself is behind `cel_library`.
+"""Expressions and templates, as everybody else uses them: compile, see what is read, evaluate, render.
 
-Three facts about the library shape this file. A failed evaluation is a value of type ERROR, not an exception, so the
-type is looked at every time. Data is converted whole, so only the paths that an expression names are handed over,
-and an expression that *is* a path never enters CEL. Maps iterate in an order that differs by process, and `map` and
-`filter` take quadratic time, so these two are rewritten (`collecting`) and maps in results are sorted.
-
-Step ids with `-` are written `steps["my-step"].output`: `-` is subtraction in CEL, and rewriting would guess.
+A template is a JSON tree in which strings hold `${{ … }}`. A string that is exactly one expression, blanks around it
+not counted, keeps the value's type; inside longer text it becomes text. What was rendered is never evaluated again.
 """
 
-import difflib
-import functools
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from headrace.contracts.errors import ExpressionError
-from headrace.pipeline import cel_library, collecting, scanner
-from headrace.pipeline.cel_library import RESERVED, ROOTS, environment
-from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of, without_code
-from headrace.pipeline.functions import as_text, kind_of
-from headrace.pipeline.references import Reference, TooManyNodesError, analyse
+from headrace.pipeline import scanner
+from headrace.pipeline.evaluation import (
+    Expression,
+    FileReader,
+    compile_expression,
+    constant_expression,
+    evaluate,
+    evaluate_condition,
+)
+from headrace.pipeline.expression_faults import Fault, RefusedExpressionError
+from headrace.pipeline.functions import as_text
 
-SOURCE_CHARS_MAX: Final = 16_384
-"""500 nodes of generous names; text belongs in `vars` or around the expression."""
-DOUBLINGS_MAX: Final = 4
-"""The library's macros `optMap` and `optFlatMap` copy what stands before them: twenty in a row fill any memory."""
-STEP_ATTRIBUTES: Final = ("output", "status", "attempts", "error", "usage")
-_DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
-_PATH = re.compile(r"\s*([a-z]+)((?:\.[A-Za-z_]\w*|\[(?:\"[^\"\\]*\"|'[^'\\]*')\])*)\s*", re.ASCII)
-_PATH_STEP = re.compile(r"\.(\w+)|\[[\"']([^\"']*)[\"']\]", re.ASCII)
-
-
-@dataclass(slots=True, frozen=True)
-class Expression:
-    """A compiled expression."""
-
-    source: str
-    reads: frozenset[str]
-    """Dotted names whose values are needed: `inputs`, `vars`, `item`, `index`, `run`, `event`, `steps.<id>.<attribute>`
-    with the attributes `output`, `status`, `attempts`, `error`, `usage`."""
-    optional: frozenset[str]
-    """Those of `reads` that the expression can do without (`steps.?a.?output`)."""
-    uses_files: bool
-    """Calls `file(path)`: only an executor can evaluate it."""
-    program: Any
-    references: tuple[Reference, ...] = ()
-    """Every variable with the constant path that follows it, for checks against what is declared."""
-    result_type: str = "DYN"
-    """CEL's name of the static type; DYN where only the value tells."""
+__all__ = [
+    "Expression",
+    "FileReader",
+    "RefusedExpressionError",
+    "Template",
+    "compile_expression",
+    "compile_template",
+    "constant_expression",
+    "evaluate",
+    "evaluate_condition",
+    "render",
+]
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,313 +55,6 @@ class Found(NamedTuple):
     start: int
     source: str
     expression: Expression
-
-
-FileReader = Callable[[str], str]
-_Trie = dict[str, Any]
-
-
-@dataclass(slots=True, frozen=True)
-class _Binding:
-    """A dotted name, and the paths below it that are read (None: all of it)."""
-
-    dotted: str
-    required: bool
-    step: str
-    key: str
-    trie: _Trie | None
-
-
-@dataclass(slots=True, frozen=True)
-class _Program:
-    bindings: tuple[_Binding, ...]
-    path: tuple[str, ...] | None = None
-    """Set when the expression is its only binding and these fields: no CEL is needed."""
-    compiled: Any = None
-    collects: bool = False
-    """Makes lists by `map` or `filter`."""
-    constant: tuple[Any, ...] = ()
-    """Set, with one element, when the expression is a value written out."""
-
-
-def compile_expression(source: str, *, item_name: str = "item") -> Expression:
-    """Compile one expression (without `${{ }}`). Results are cached.
-
-    Args:
-        item_name: What `as:` calls the item of a `foreach`. Compiled it is `item`, also in `source` and `reads`.
-
-    Raises:
-        RefusedExpressionError: an ExpressionError; its text has line and column inside the source.
-    """
-    if item_name != "item":
-        if scanner.renamed(source, "item", "item_") != source:
-            fault = Fault((), source.index("item"), "`item` is not known here", f"it is called `{item_name}`")
-            raise RefusedExpressionError(source, (fault,))
-        source = scanner.renamed(source, item_name, "item")
-    return _compiled(source)
-
-
-@functools.lru_cache(maxsize=8192)  # the expressions of a few hundred definitions; an entry is about 2 KB
-def _compiled(source: str) -> Expression:
-    if len(source) > SOURCE_CHARS_MAX:
-        text = f"an expression of {len(source)} characters; at most {SOURCE_CHARS_MAX}"
-        raise RefusedExpressionError(source[:80], (Fault((), 0, text),))
-    if len(_DOUBLING.findall(source)) > DOUBLINGS_MAX:
-        text = f"more than {DOUBLINGS_MAX} of `optMap` and `optFlatMap`"
-        raise RefusedExpressionError(source[:80], (Fault((), 0, text, "each of them doubles the expression"),))
-    return _path_expression(source) or _cel_expression(source)
-
-
-def constant_expression(value: Any) -> Expression:
-    """The expression that is a JSON value written out, such as a literal `foreach` list."""
-    source = as_text(value) if not isinstance(value, str) else as_text([value])[1:-1]
-    return _expression(source, _Program((), constant=(value,)), (), functions=set(), result_type="DYN")
-
-
-def _path_expression(source: str) -> Expression | None:
-    """The expression when it is nothing but a variable and fields; CEL would say the same, slower."""
-    match = _PATH.fullmatch(source)
-    if match is None or match[1] not in ROOTS:
-        return None
-    path = tuple(name or key for name, key in _PATH_STEP.findall(match[2]))
-    if RESERVED.intersection(path) or (match[1] == "index" and path):
-        return None
-    reference = Reference(match[1], path, len(path))
-    bindings = _bindings(source, [reference])
-    rest = path[2:] if match[1] == "steps" else path
-    return _expression(source, _Program(bindings, path=rest), (reference,), functions=set(), result_type="DYN")
-
-
-def _cel_expression(source: str) -> Expression:
-    compiled = _checked(source, source)
-    try:
-        analysis = analyse(compiled.serialize())
-    except TooManyNodesError as error:
-        text = f"the expression is too large: {error}"
-        raise RefusedExpressionError(source, (Fault((), 0, text, "do it in steps, or in a tool"),)) from error
-    references = tuple(found for found in analysis.references if found.root in ROOTS)  # others are names of types
-    bindings = _bindings(source, references)
-    result_type = compiled.return_type().name()
-    if "optional_type" in result_type:
-        fault = Fault((), 0, "the result is an optional value", "end it with `.orValue(…)`")
-        raise RefusedExpressionError(source, (fault,))
-    if analysis.makes_list:
-        compiled = _checked(scanner.with_collected_lists(source), source)
-    program = _Program(bindings, compiled=compiled, collects=analysis.makes_list)
-    made = _expression(source, program, references, analysis.functions, result_type)
-    _check_constant(made)
-    return made
-
-
-def _expression(
-    source: str, program: _Program, references: tuple[Reference, ...], functions: set[str], result_type: str
-) -> Expression:
-    return Expression(
-        source=source,
-        reads=frozenset(binding.dotted for binding in program.bindings),
-        optional=frozenset(binding.dotted for binding in program.bindings if not binding.required),
-        uses_files="file" in functions,
-        program=program,
-        references=references,
-        result_type=result_type,
-    )
-
-
-def _check_constant(expression: Expression) -> None:
-    """What reads nothing has one value for ever: when that is an error, it is one now."""
-    if expression.references or expression.uses_files:
-        return
-    try:
-        evaluate(expression, {})
-    except ExpressionError as error:
-        text = f"this never has a value: {str(error).removeprefix(f'{_short(expression)}: ')}"
-        raise RefusedExpressionError(expression.source, (Fault((), 0, text),)) from error
-
-
-def _checked(source: str, shown: str) -> Any:
-    """CEL's compiled form, or the refusal with each of its complaints at its place."""
-    try:
-        return environment().compile(source)
-    except RuntimeError as error:
-        raise RefusedExpressionError(shown, faults_of(str(error), shown)) from None
-
-
-def _bindings(source: str, references: Iterable[Reference]) -> tuple[_Binding, ...]:
-    """What must be handed over, one entry a dotted name, in order of appearance.
-
-    Raises:
-        RefusedExpressionError: `steps` is used otherwise than `steps.<id>.<attribute>`.
-    """
-    grouped: dict[tuple[str, ...], list[Reference]] = {}
-    for reference in references:
-        if reference.root == "steps":
-            _check_step_reference(source, reference)
-            grouped.setdefault(("steps", *reference.path[:2]), []).append(reference)
-        else:
-            grouped.setdefault((reference.root,), []).append(reference)
-    made = []
-    for name, found in grouped.items():
-        is_step = len(name) == 3
-        below = [reference.path[2:] if is_step else reference.path for reference in found]
-        made.append(
-            _Binding(
-                dotted=".".join(name),
-                required=not is_step or any(reference.optional_from >= 2 for reference in found),
-                step=name[1] if is_step else "",
-                key=name[-1],
-                trie=_trie(below),
-            )
-        )
-    return tuple(made)
-
-
-def _check_step_reference(source: str, reference: Reference) -> None:
-    offset = max(source.find("steps"), 0)
-    if not reference.path:
-        what = "`steps[…]` with a computed id" if reference.open_ended else "`steps` alone"
-        hint = "name one step: `steps.<id>.output`"
-        raise RefusedExpressionError(source, (Fault((), offset, f"{what} cannot be checked", hint),))
-    if len(reference.path) == 1:
-        text = f"`steps.{reference.path[0]}` needs an attribute"
-        raise RefusedExpressionError(source, (Fault((), offset, text, f"one of {', '.join(STEP_ATTRIBUTES)}"),))
-    attribute = reference.path[1]
-    if attribute not in STEP_ATTRIBUTES:
-        near = difflib.get_close_matches(attribute, STEP_ATTRIBUTES, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(STEP_ATTRIBUTES)}"
-        found = re.search(rf"\b{re.escape(attribute)}\b", source[offset:])
-        place = offset + found.start() if found else offset
-        raise RefusedExpressionError(source, (Fault((), place, f"a step has no `{attribute}`", hint),))
-
-
-def _trie(paths: list[tuple[str, ...]]) -> _Trie | None:
-    """The paths as a tree; None where one of them ends, because all below is then wanted."""
-    if any(not path for path in paths):
-        return None
-    heads: dict[str, list[tuple[str, ...]]] = {}
-    for path in paths:
-        heads.setdefault(path[0], []).append(path[1:])
-    return {head: _trie(rest) for head, rest in heads.items()}
-
-
-def evaluate(expression: Expression, values: Mapping[str, Any], *, files: FileReader | None = None) -> Any:
-    """The expression's JSON value.
-
-    Args:
-        values: Dotted name (as in `reads`) → JSON value. A missing optional one is absent.
-        files: How `file(path)` reads; None where files may not be read. What it raises is raised here.
-
-    Raises:
-        ExpressionError: no value: `expr_eval`, `expr_cost`, `type_mismatch`.
-    """
-    program: _Program = expression.program
-    if program.constant:
-        return program.constant[0]
-    if program.path is not None:
-        return _at_path(expression, program.bindings[0], program.path, values)
-    data = _scope(expression, program.bindings, values)
-    if program.collects:
-        collecting.begin()
-    if expression.uses_files:
-        return _evaluate_with_files(expression, data, files)
-    try:
-        return cel_library.plain(program.compiled.eval(data=data))
-    except ExpressionError as error:
-        raise _placed(expression, error) from error
-    except (RuntimeError, TypeError, SystemError) as error:
-        raise _run_time_error(expression, str(error)) from error
-
-
-def _placed(expression: Expression, error: ExpressionError) -> ExpressionError:
-    code = "expr_cost" if collecting.OVER_BUDGET in str(error) else error.own_code
-    return ExpressionError(f"{_short(expression)}: {error}", code=code)
-
-
-def _evaluate_with_files(expression: Expression, data: dict[str, Any], files: FileReader | None) -> Any:
-    if files is None:
-        msg = f"{_short(expression)}: file() can only be read by an executor"
-        raise ExpressionError(msg)
-    failures: list[BaseException] = []
-    try:
-        function = cel_library.file_function(files, failures)
-        return cel_library.plain(expression.program.compiled.eval(data=data, functions=[function]))
-    except (ExpressionError, RuntimeError, TypeError, SystemError) as error:
-        if failures:
-            raise failures[0] from None  # the reader's own error has the code; CEL kept only its text
-        if isinstance(error, ExpressionError):
-            raise _placed(expression, error) from error
-        raise _run_time_error(expression, str(error)) from error
-
-
-def _run_time_error(expression: Expression, message: str) -> ExpressionError:
-    if "budget exceeded" in message:
-        text = "more than 9,999 steps over lists; use a `transform` over items, or a tool"
-        return ExpressionError(f"{_short(expression)}: {text}", code="expr_cost")
-    if "convert function return value" in message or "exception set" in message:
-        message = "the result holds an optional value; end it with `.orValue(…)`"
-    return ExpressionError(f"{_short(expression)}: {without_code(message)}")
-
-
-def _short(expression: Expression) -> str:
-    flat = " ".join(expression.source.split())
-    return f"`{flat if len(flat) <= 80 else flat[:79] + '…'}`"
-
-
-def _at_path(expression: Expression, binding: _Binding, path: tuple[str, ...], values: Mapping[str, Any]) -> Any:
-    if binding.dotted not in values:
-        msg = f"{_short(expression)}: `{binding.dotted}` has no value here"
-        raise ExpressionError(msg)
-    value = values[binding.dotted]
-    for name in path:
-        if not isinstance(value, dict):
-            text = f"`{name}` looked for in {kind_of(value)}, which has no fields"
-            msg = f"{_short(expression)}: {text}"
-            raise ExpressionError(msg)
-        if name not in value:
-            msg = f"{_short(expression)}: there is no `{name}`{_present(value)}"
-            raise ExpressionError(msg)
-        value = value[name]
-    return value
-
-
-def _present(value: dict[str, Any]) -> str:
-    names = sorted(value)[:10]
-    return f"; there are {', '.join(names)}" if names else "; the map is empty"
-
-
-def _scope(expression: Expression, bindings: tuple[_Binding, ...], values: Mapping[str, Any]) -> dict[str, Any]:
-    scope: dict[str, Any] = {}
-    for binding in bindings:
-        step = binding.step
-        target = scope.setdefault("steps", {}).setdefault(step, {}) if step else scope
-        dotted = binding.dotted
-        if dotted in values:
-            value, trie = values[dotted], binding.trie
-            target[binding.key] = value if trie is None or not isinstance(value, dict) else _pruned(value, trie)
-        elif binding.required:
-            msg = f"{_short(expression)}: `{dotted}` has no value here"
-            raise ExpressionError(msg)
-    return scope
-
-
-def _pruned(value: dict[str, Any], trie: _Trie) -> dict[str, Any]:
-    kept = {}
-    for name, below in trie.items():
-        if name in value:
-            inner = value[name]
-            kept[name] = inner if below is None or not isinstance(inner, dict) else _pruned(inner, below)
-    return kept
-
-
-def evaluate_condition(expression: Expression, values: Mapping[str, Any], *, files: FileReader | None = None) -> bool:
-    """As `evaluate`, for conditions: a value that is not a boolean is `type_mismatch`."""
-    value = evaluate(expression, values, files=files)
-    if not isinstance(value, bool):
-        text = f"{_short(expression)}: a condition is true or false, got {kind_of(value)}"
-        raise ExpressionError(text, code="type_mismatch")
-    return value
-
-
-_NO_NAMES: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(slots=True, frozen=True)

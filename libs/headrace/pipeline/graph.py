@@ -1,6 +1,7 @@
 """Steps with their expressions compiled, and what depends on what. Every name is looked up, every cycle is found."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -225,9 +226,9 @@ class _Graph:
         for reference in expression.references:
             found = self._reference_problem(reference.root, reference.path, path, item, only)
             if found is not None:
-                word = reference.path[0] if reference.path and reference.root != "item" else reference.root
-                offset = start + max(source.find(word), 0)
-                self.report.inside(path, text, offset, *found)
+                word = reference.path[0] if found[0] != "E1206" and reference.path else reference.root
+                at = re.search(rf"\b{re.escape(word)}(?![\w-])", source)
+                self.report.inside(path, text, start + (at.start() if at else 0), *found)
 
     def _reference_problem(
         self, root: str, below: tuple[str, ...], path: Path, item: str, only: frozenset[str]

@@ -97,18 +97,32 @@ def pieces(text: str) -> list[Piece]:
     return found
 
 
-def renamed(source: str, old: str, new: str) -> str:
-    """The expression with a variable called otherwise; functions, fields and strings of that name stay."""
+def places_of(source: str, variable: str) -> list[int]:
+    """Where a variable of this name stands; functions, fields and texts of that name are something else."""
     listed = [token for token in tokens(source) if token.kind != "space"]
+    places = []
+    for index, token in enumerate(listed):
+        if token.text != variable or token.kind != "name":
+            continue
+        follows = listed[index + 1].text if index + 1 < len(listed) else ""
+        if follows != "(" and not (index > 0 and listed[index - 1].text in (".", "?") and _is_select(listed, index)):
+            places.append(token.start)
+    return places
+
+
+def renamed(source: str, places: list[int], old: str, new: str) -> str:
+    """The expression with the variable at these places called otherwise."""
     parts: list[str] = []
     at = 0
-    for index, token in enumerate(listed):
-        follows = listed[index + 1].text if index + 1 < len(listed) else ""
-        is_field = index > 0 and listed[index - 1].text in (".", "?") and _is_select(listed, index)
-        if token.kind == "name" and token.text == old and not is_field and follows != "(":
-            parts.append(source[at : token.start] + new)
-            at = token.start + len(old)
+    for start in places:
+        parts.append(source[at:start] + new)
+        at = start + len(old)
     return "".join(parts) + source[at:]
+
+
+def offset_before(places: list[int], offset: int, grown: int) -> int:
+    """Where a character of the renamed expression stood before; `grown` is what each renaming added."""
+    return offset - grown * sum(start + index * grown < offset for index, start in enumerate(places))
 
 
 def _is_select(listed: list[Token], index: int) -> bool:
