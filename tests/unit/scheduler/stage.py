@@ -217,8 +217,11 @@ class Stage:
         return self.append(made, subjects.report(prefix, "-".join(event)))
 
     def _names(self, path: str, over: dict[str, Any]) -> dict[str, Any]:
-        order = self.order(path)
-        return {"decision": over.pop("decision", order.decision), "offer": over.pop("offer", order.offer)}
+        given: dict[str, Any] = {name: over.pop(name) for name in ("decision", "offer") if name in over}
+        if len(given) < 2:
+            order = self.order(path)
+            given = {"decision": order.decision, "offer": order.offer} | given
+        return given
 
     def succeed(self, path: str, value: Any = None, **over: Any) -> bool:
         """The executor of the newest order reports a result."""
