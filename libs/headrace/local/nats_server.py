@@ -194,6 +194,7 @@ class NatsServer:
         """SIGSTOP: it holds its connections and answers nothing."""
         if self._child is not None:
             self._child.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until it really stands still
 
     def resume(self) -> None:
         """SIGCONT."""

@@ -68,9 +68,7 @@ async def ensure_stream(link: Link, spec: StreamSpec) -> None:
         try:
             found = (await link.api(f"STREAM.CREATE.{spec.name}", request))["config"]
         except TerminalError:
-            found = await _stream(
-                link, spec.name
-            )  # another process made it between the look and the creation
+            found = await _stream(link, spec.name)  # another process made it between the look and the creation
             if found is None:
                 raise
     _compare(f"stream {spec.name}", wanted, found)

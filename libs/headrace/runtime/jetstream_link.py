@@ -10,11 +10,14 @@ for good on errors of the server that a new connection would cure.
 """
 
 import asyncio
+import contextlib
+import importlib.util
 import logging
 import re
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from nats import errors as nats_errors
@@ -106,6 +109,15 @@ class _Client(Client):
         if sock is not None and sock.fileno() != -1:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
+
+    async def give_up(self) -> None:
+        """Leave nothing open of a connection that never stood: interrupted, the library forgets its socket."""
+        self._discard_unsent()
+        if self._flush_queue is not None:
+            await self.close()
+        if self._transport is not None:
+            with contextlib.suppress(OSError):  # it was aborted, and says so
+                await self._transport.wait_closed()  # type: ignore[no-untyped-call]  # the library's
 
     def push(self, command: bytes) -> None:
         self._pending.append(command)
@@ -362,14 +374,22 @@ def _bare(url: str) -> str:
 
 
 def _credentials(creds: str | None) -> dict[str, Any]:
-    """nats-py's options for credentials: the text of a credentials file, a seed, or the path of such a file."""
+    """nats-py's options for credentials: the text of a credentials file, a seed, or the path of such a file.
+
+    Raises: ConfigError: the file cannot be read, or the package that signs with it is missing.
+    """
     if not creds:
         return {}
-    if "BEGIN NATS USER JWT" in creds:
-        return {"user_credentials": RawCredentials(creds)}
-    if creds.startswith("SU"):
-        return {"nkeys_seed_str": creds}
-    return {"user_credentials": creds}
+    if "BEGIN NATS USER JWT" not in creds and not creds.startswith("SU"):
+        try:
+            creds = Path(creds).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            text = f"the NATS credentials file {creds} cannot be read: {error}"
+            raise ConfigError(text) from error
+    if importlib.util.find_spec("nkeys") is None:
+        text = "NATS credentials and nkey seeds need the package nkeys: install nats-py[nkeys]"
+        raise ConfigError(text)
+    return {"nkeys_seed_str": creds} if creds.startswith("SU") else {"user_credentials": RawCredentials(creds)}
 
 
 async def open_link(url: str, *, name: str, creds: str | None, clock: Clock, deadline_s: float) -> Link:
@@ -378,6 +398,7 @@ async def open_link(url: str, *, name: str, creds: str | None, clock: Clock, dea
     Raises: UnavailableError: no connection within `deadline_s`; the text lists the attempts.
         DeniedError: the server refuses the credentials. ConfigError: they cannot be read or the URL is no URL.
     """
+    credentials = _credentials(creds)
     client = _Client()
     link = Link(client, clock)
     attempts = _Attempts(clock)
@@ -409,19 +430,20 @@ async def open_link(url: str, *, name: str, creds: str | None, clock: Clock, dea
                 ping_interval=PING_S,
                 max_outstanding_pings=PINGS_OUT_MAX,
                 pending_size=0,  # publishing while disconnected raises instead of being stored some day
-                **_credentials(creds),
+                **credentials,
             )
+        opened = True
     except TimeoutError as error:
-        await client.close()
         if denied:
             text = f"{where}: the broker refuses these credentials ({denied[0]})"
             raise DeniedError(text) from error
         text = f"{where}: no connection within {deadline_s:g} s:\n{attempts.text()}"
         raise UnavailableError(text) from error
-    except (ImportError, OSError, ValueError, nats_errors.Error) as error:
-        await client.close()
+    except (ValueError, nats_errors.Error) as error:
         text = f"{where}: cannot connect with this URL and these credentials: {type(error).__name__}: {error}"
         raise ConfigError(text) from error
-    opened = True
+    finally:
+        if not opened:
+            await client.give_up()
     link.opened()
     return link

@@ -331,9 +331,7 @@ class JetStreamTail:
         self._wake()
 
 
-async def read_finite(
-    link: Link, stream: str, filters: Sequence[str], *, start_seq: int
-) -> AsyncIterator[Stored]:
+async def read_finite(link: Link, stream: str, filters: Sequence[str], *, start_seq: int) -> AsyncIterator[Stored]:
     """See EventLog.read.
 
     Raises: UnavailableError: nothing arrived for READ_STALL_S though something is still to come.

@@ -24,12 +24,13 @@ WRONG_LAST: Final = frozenset({10071, 10164})
 """The expected sequence was not met. 10164 is what three nodes say while another append of the scope is in flight."""
 NO_MESSAGE: Final = 10037
 STREAM_MISSING: Final = 10059
-STREAM_DIFFERS: Final = 10058
 CONSUMER_MISSING: Final = 10014
 _FULL: Final = frozenset({10077, 10047, 10028, 10023, 10002})
 """Stream limit, storage, memory, resources, account limit: nothing was stored, and space must be made."""
 _JETSTREAM_OFF: Final = frozenset({10039, 10076})
 _TOO_LARGE: Final = 10054
+_INVALID_CONFIG: Final = frozenset({10052, 10012})
+"""Of a stream, of a consumer: the server says 500, but asking again will not help."""
 
 
 class ApiError(msgspec.Struct):
@@ -57,7 +58,8 @@ class RawHeaders(Mapping[str, str]):
     __slots__ = ("_parsed", "_raw")
 
     def __init__(self, raw: bytes) -> None:
-        self._raw, self._parsed = raw, None if raw else {}  # type: dict[str, str] | None
+        self._raw = raw
+        self._parsed: dict[str, str] | None = None if raw else {}
 
     def _all(self) -> dict[str, str]:
         if self._parsed is None:
@@ -128,11 +130,13 @@ def error_from(error: ApiError, *, what: str) -> HeadraceError:
             return StorageFullError(text)
         case code if code in _JETSTREAM_OFF:
             return ConfigError(f"{text}; JetStream must be enabled on the server and for this account")
-        case 10059:
+        case code if code in _INVALID_CONFIG:
+            return ConfigError(text)
+        case code if code == STREAM_MISSING:
             return NotFoundError(f"{text}; `headrace admin migrate` makes the streams")
-        case 10014:
+        case code if code == CONSUMER_MISSING:
             return ConsumerGoneError(text)
-        case 10054:
+        case code if code == _TOO_LARGE:
             return DataError(text)
     if error.code >= 500:
         return UnavailableError(text)

@@ -107,9 +107,7 @@ class MemoryBroker:
 
         self.to_client(what, land)
 
-    async def ask(
-        self, what: str, request: Callable[[], _T], *, timeout_s: float = names.REQUEST_DEADLINE_S
-    ) -> _T:
+    async def ask(self, what: str, request: Callable[[], _T], *, timeout_s: float = names.REQUEST_DEADLINE_S) -> _T:
         """What the server's `request` gives or raises.
 
         Raises: UnavailableError: not connected, or no answer in time.
@@ -325,9 +323,7 @@ class MemoryBroker:
 
     async def _wait_for_room(self) -> None:
         try:
-            async with asyncio.timeout(
-                self._deadline_s + 1.0
-            ):  # everything in flight is settled by the deadline
+            async with asyncio.timeout(self._deadline_s + 1.0):  # everything in flight is settled by the deadline
                 await self._room.acquire()
         except TimeoutError as error:
             msg = f"{len(self._flying)} appends are unanswered and no more may be sent"

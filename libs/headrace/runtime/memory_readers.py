@@ -184,9 +184,7 @@ class MemoryDelivery:
 class MemoryConsumer:
     """See eventlog.Consumer."""
 
-    def __init__(
-        self, broker: "MemoryBroker", number: int, stream: str, durable: str, *, in_flight_max: int
-    ) -> None:
+    def __init__(self, broker: "MemoryBroker", number: int, stream: str, durable: str, *, in_flight_max: int) -> None:
         assert in_flight_max >= 1, in_flight_max
         self._broker, self._number, self._stream, self._durable = broker, number, stream, durable
         self._max = in_flight_max
@@ -330,9 +328,7 @@ class _MemoryMessage:
 class MemorySubscription:
     """See eventlog.Subscription."""
 
-    def __init__(
-        self, broker: "MemoryBroker", number: int, subject: str, queue: str, handler: BusHandler
-    ) -> None:
+    def __init__(self, broker: "MemoryBroker", number: int, subject: str, queue: str, handler: BusHandler) -> None:
         self._broker, self._number, self._subject, self._queue = broker, number, subject, queue
         self._handler = handler
         self._inbox: asyncio.Queue[_MemoryMessage] = asyncio.Queue(BACKLOG_MAX)
@@ -366,9 +362,7 @@ class MemorySubscription:
 
         self._broker.tell(
             f"subscribe {self._subject}",
-            lambda: self._broker.server.subscribe(
-                self._broker, self._number, self._subject, self._queue, hear
-            ),
+            lambda: self._broker.server.subscribe(self._broker, self._number, self._subject, self._queue, hear),
         )
 
     def _heard(self, message: _MemoryMessage) -> None:

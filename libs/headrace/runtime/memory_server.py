@@ -182,6 +182,9 @@ class MemoryServer:
         if found is not None:
             _compare(f"stream {spec.name}", spec, found.spec)
             return
+        if 0 < spec.max_age_s < spec.duplicate_window_s:
+            msg = f"{spec.name}: duplicates window can not be larger then max age (error 10052)"
+            raise ConfigError(msg)
         for other in self.streams.values():
             if any(overlap(mine, theirs) for mine in spec.subjects for theirs in other.spec.subjects):
                 msg = f"{spec.name}: subjects overlap with an existing stream (error 10065)"

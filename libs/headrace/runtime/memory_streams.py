@@ -198,9 +198,7 @@ class MemoryStream:
 
     def _check_room(self, subject: str, size: int) -> None:
         spec = self.spec
-        if spec.discard_new_per_subject and 0 < spec.max_msgs_per_subject <= len(
-            self.index.of_subject(subject)
-        ):
+        if spec.discard_new_per_subject and 0 < spec.max_msgs_per_subject <= len(self.index.of_subject(subject)):
             msg = f"{subject}: maximum messages per subject exceeded (error 10077)"
             raise StorageFullError(msg)
         if (spec.discard_new or spec.discard_new_per_subject) and 0 < spec.max_bytes < self._bytes + size:
