@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.contracts import names
+from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.errors import InputFileError
 from headrace.contracts.events import ToolSpec
 from headrace.pipeline.compile import check_document, children_of, plan_of
@@ -35,6 +36,7 @@ class Bundle:
     children: Mapping[str, bytes] = field(default_factory=dict)
     """Digest → stored form of every child file at any depth: each is stored as a definition of its own."""
     warnings: tuple[Problem, ...] = ()
+    """Nothing warns yet; lint will."""
     positions: Mapping[str, Positions] = field(default_factory=dict)
     """File as shown in messages → where its values stand."""
 
@@ -64,6 +66,8 @@ class _Bundler:
         self.folder = path.parent
         self.problems: list[Problem] = []
         self.files: dict[str, Any] = {}
+        self.heights: dict[str, int] = {}
+        """Files gone through, and how many levels they are, themselves included: a file is looked at once."""
         self.positions: dict[str, Positions] = {}
 
     def bundle(self, main: Loaded | None = None) -> Bundle:
@@ -74,14 +78,17 @@ class _Bundler:
         if self.problems or checked is None:
             raise RefusedDefinitionError(self.problems)
         definition = Definition(loaded.document, self.files)
-        plan = plan_of(definition, checked, self.catalogue)
+        data = definition.encoded()
+        if len(data) > names.VALUE_BYTES_MAX:
+            text = f"the definition with its files has {len(data)} bytes; {names.VALUE_BYTES_MAX} can be stored"
+            raise RefusedDefinitionError([Problem(loaded.file, 1, 1, "E1002", text)])
+        plan = plan_of(definition, checked)
         return Bundle(
             definition=definition,
             digest=plan.digest,
-            data=definition.encoded(),
+            data=data,
             plan=plan,
             children=_all_children(definition),
-            warnings=tuple(_warnings(loaded, plan)),
             positions=self.positions,
         )
 
@@ -92,47 +99,56 @@ class _Bundler:
         self.problems += report.found
         return checked
 
-    def _children(self, parent: Loaded, *, base: str, trail: tuple[str, ...], depth: int) -> None:
-        """Load and check the files that a document names, depth first."""
+    def _children(self, parent: Loaded, *, base: str, trail: tuple[str, ...], depth: int) -> int:
+        """Load and check the files that a document names, depth first; gives how many levels they are."""
         report = Report(parent.file, parent.positions)
+        height = 0
+        done: dict[str, int] = {}
         steps = parent.document.get("steps") if isinstance(parent.document, dict) else None
         for step_id, body in steps.items() if isinstance(steps, dict) else ():
             reference = body.get("pipeline") if isinstance(body, dict) else None
-            if not isinstance(reference, str) or not is_file(reference):
+            if not isinstance(reference, str) or not is_file(reference) or reference in done:
                 continue
-            self._child(report, ("steps", step_id, "pipeline"), reference, base=base, trail=trail, depth=depth)
+            at = ("steps", step_id, "pipeline")
+            done[reference] = self._child(report, at, reference, base=base, trail=trail, depth=depth)
+            height = max(height, done[reference])
         self.problems += report.found
+        return height
 
     def _child(
         self, report: Report, at: tuple[str, ...], reference: str, *, base: str, trail: tuple[str, ...], depth: int
-    ) -> None:
+    ) -> int:
         key = self._confined(report, at, reference, base)
         if key is None:
-            return
+            return 0
         file = str(self.folder / key)
         if file in trail or file_key(self.path.name) == key:
             cycle = " → ".join([*trail[trail.index(file) if file in trail else 0 :], file])
             report.value(at, "E1210", f"the pipeline calls itself: {cycle}")
-            return
-        if depth >= names.NESTING_MAX:
+            return 0
+        if depth + self.heights.get(key, 1) > names.NESTING_MAX:
             report.value(at, "E1211", f"pipelines nested deeper than {names.NESTING_MAX}")
-            return
-        if len(self.files) >= FILES_MAX and key not in self.files:
-            report.value(at, "E1211", f"more than {FILES_MAX} child files")
-            return
-        is_new = key not in self.files
+            return 0
+        if key not in self.heights:
+            if len(self.files) >= FILES_MAX:
+                report.value(at, "E1211", f"more than {FILES_MAX} child files")
+                return 0
+            self.heights[key] = self._load_child(report, at, key, trail=(*trail, file), depth=depth)
+        return self.heights[key]
+
+    def _load_child(self, report: Report, at: tuple[str, ...], key: str, *, trail: tuple[str, ...], depth: int) -> int:
+        """Load and check one file and what it names; gives how many levels that is, itself included."""
         try:
-            loaded = load_bytes(self._read(key), file)
+            loaded = load_bytes(self._read(key), trail[-1])
         except InputFileError as error:
             report.value(at, "E1209", f"cannot read the child pipeline {error}")
-            return
+            return 1
         except RefusedDefinitionError as error:
             self.problems += error.found
-            return
+            return 1
         self.files[key] = loaded.document
-        if is_new:
-            self._check(loaded)
-        self._children(loaded, base=posixpath.dirname(key), trail=(*trail, file), depth=depth + 1)
+        self._check(loaded)
+        return 1 + self._children(loaded, base=posixpath.dirname(key), trail=trail, depth=depth + 1)
 
     def _confined(self, report: Report, at: tuple[str, ...], reference: str, base: str) -> str | None:
         """The file's key, when the reference stays below the folder of the pipeline file. Opens nothing."""
@@ -186,10 +202,8 @@ def _all_children(definition: Definition) -> dict[str, bytes]:
     while pending:
         child = pending.pop()
         data = child.encoded()
-        found[child.digest()] = data
-        pending += children_of(child).values()
+        digest = sha256_hex(data)
+        if digest not in found:
+            found[digest] = data
+            pending += children_of(child).values()
     return found
-
-
-def _warnings(loaded: Loaded, plan: Plan) -> list[Problem]:
-    return []

@@ -37,7 +37,7 @@ def compile_plan(definition: bytes | Definition, *, catalogue: Mapping[str, Tool
     checked = check_document(whole.main, report, catalogue)
     if checked is None or report.found:
         raise RefusedDefinitionError(report.found)
-    return plan_of(whole, checked, catalogue)
+    return plan_of(whole, checked)
 
 
 def plan_for(definition: bytes | Definition, digest: str) -> Plan:
@@ -47,11 +47,15 @@ def plan_for(definition: bytes | Definition, digest: str) -> Plan:
         NotFoundError: no document of the definition has it.
     """
     pending = [decode_definition(definition) if isinstance(definition, bytes) else definition]
+    seen: set[str] = set()
     while pending:
         candidate = pending.pop()
-        if candidate.digest() == digest:
+        own = candidate.digest()
+        if own == digest:
             return compile_plan(candidate)
-        pending += children_of(candidate).values()
+        if own not in seen:
+            seen.add(own)
+            pending += children_of(candidate).values()
     msg = f"the definition holds no document with digest {digest}"
     raise NotFoundError(msg)
 
@@ -69,7 +73,7 @@ def check_document(document: Any, report: Report, catalogue: Mapping[str, ToolSp
     return None if sound is None else check_graph(document, sound, report, catalogue)
 
 
-def plan_of(definition: Definition, checked: Checked, catalogue: Mapping[str, ToolSpec] | None) -> Plan:
+def plan_of(definition: Definition, checked: Checked) -> Plan:
     """The plan of a document that was checked without finding."""
     document = definition.main
     index = {step.id: number for number, step in enumerate(checked.steps)}
@@ -77,7 +81,11 @@ def plan_of(definition: Definition, checked: Checked, catalogue: Mapping[str, To
     for step in checked.steps:
         for other in step.after:
             dependents[other].append(index[step.id])
-    nodes = tuple(_node(definition, step, index=index, dependents=tuple(dependents[step.id])) for step in checked.steps)
+    named = {reference: _child_of(child) for reference, child in children_of(definition).items()}
+    nodes = tuple(
+        _node(step, document.get("defaults", {}), index=index, dependents=tuple(dependents[step.id]), children=named)
+        for step in checked.steps
+    )
     limits = document.get("limits", {})
     return Plan(
         digest=definition.digest(),
@@ -92,8 +100,8 @@ def plan_of(definition: Definition, checked: Checked, catalogue: Mapping[str, To
         workspace=document.get("workspace", any(node.workspace for node in nodes)),
         labels=document.get("labels", {}),
         triggers=tuple(
-            TriggerSpec(event=given["event"], when=given.get("when", ""), inputs=given.get("inputs", {}))
-            for given in document.get("triggers", ())
+            TriggerSpec(event=given["event"], when=condition, inputs=given.get("inputs", {}))
+            for given, condition in zip(document.get("triggers", ()), checked.triggers, strict=True)
         ),
     )
 
@@ -102,8 +110,15 @@ def _duration(record: Mapping[str, Any], key: str, default_ms: int) -> int:
     return parse_duration_ms(record[key]) if key in record else default_ms
 
 
-def _node(definition: Definition, step: CheckedStep, *, index: Mapping[str, int], dependents: tuple[int, ...]) -> Node:
-    body, defaults = step.body, definition.main.get("defaults", {})
+def _node(
+    step: CheckedStep,
+    defaults: Mapping[str, Any],
+    *,
+    index: Mapping[str, int],
+    dependents: tuple[int, ...],
+    children: Mapping[str, Child],
+) -> Node:
+    body = step.body
     workspace = _touches_workspace(step)
     tool_effect = step.tool.effect if step.tool is not None else "pure" if step.kind == "transform" else "idempotent"
     attempt_ms = names.STEP_DEADLINE_MS if step.kind == "pipeline" else names.ATTEMPT_TIMEOUT_MS
@@ -124,7 +139,7 @@ def _node(definition: Definition, step: CheckedStep, *, index: Mapping[str, int]
         when=step.when,
         foreach=_foreach(step),
         tool=body.get("tool", ""),
-        child=_child(definition, body["pipeline"]) if is_child else None,
+        child=children.get(body["pipeline"]) or _registered(body["pipeline"]) if is_child else None,
         retry=_retry({**defaults.get("retry", {}), **body.get("retry", {})}),
         timeout_ms=timeout_ms,
         deadline_ms=max(deadline_ms, timeout_ms) if "deadline" not in body else deadline_ms,
@@ -166,10 +181,11 @@ def _retry(given: Mapping[str, Any]) -> RetryPolicy:
     )
 
 
-def _child(definition: Definition, reference: str) -> Child:
-    if is_file(reference):
-        child = definition.child(reference)
-        return Child(pipeline=child.main["pipeline"], digest=child.digest())
+def _child_of(definition: Definition) -> Child:
+    return Child(pipeline=definition.main["pipeline"], digest=definition.digest())
+
+
+def _registered(reference: str) -> Child:
     name, _, digest = reference.partition("@")
     return Child(pipeline=name, digest=digest)
 

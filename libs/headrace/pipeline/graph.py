@@ -47,6 +47,8 @@ class Checked:
 
     steps: list[CheckedStep]
     outputs: dict[str, Template]
+    triggers: list[str]
+    """The condition of each trigger as a bare expression, empty where there is none."""
 
 
 def check_graph(
@@ -74,6 +76,7 @@ class _Graph:
     ) -> None:
         self.document, self.report, self.catalogue = sound, report, catalogue
         self.ids: Mapping[str, Any] = document["steps"]
+        self.order = {step_id: index for index, step_id in enumerate(self.ids)}
         declared = {name: document.get(name, {}) for name in ("inputs", "vars")}
         self.known = {name: found if isinstance(found, dict) else {} for name, found in declared.items()}
 
@@ -83,21 +86,21 @@ class _Graph:
         outputs = {
             name: self._template(tree, ("outputs", name)) for name, tree in self.document.get("outputs", {}).items()
         }
-        for index, trigger in enumerate(self.document.get("triggers", [])):
-            self._trigger(trigger, ("triggers", index))
+        triggers = self.document.get("triggers", [])
+        conditions = [self._trigger(trigger, ("triggers", index)) for index, trigger in enumerate(triggers)]
         self._cycles(steps)
-        return Checked(steps, outputs)
+        return Checked(steps, outputs, conditions)
 
-    def _trigger(self, trigger: Mapping[str, Any], path: Path) -> None:
+    def _trigger(self, trigger: Mapping[str, Any], path: Path) -> str:
         only = frozenset({"event", "vars"})
-        if "when" in trigger:
-            self._condition(trigger["when"], (*path, "when"), only=only)
+        condition = self._condition(trigger["when"], (*path, "when"), only=only) if "when" in trigger else None
         self._template(trigger.get("inputs", {}), (*path, "inputs"), only=only)
         for name in trigger.get("inputs", {}):
             if name not in self.known["inputs"]:
                 self.report.key(
                     (*path, "inputs", name), "E1205", f"no input `{name}`", near(name, self.known["inputs"])
                 )
+        return "" if condition is None else condition.source.strip()
 
     def _step(self, step_id: str, body: Mapping[str, Any]) -> CheckedStep:
         path: Path = ("steps", step_id)
@@ -141,11 +144,11 @@ class _Graph:
                 if name.startswith("steps."):
                     other = name.removeprefix("steps.").rpartition(".")[0]
                     read[other] = read.get(other, False) or name not in part.optional
-        for other in self.ids:  # in the order of the file, whatever order a set has
-            if other in read and other != step.id:
-                if not read[other] and other not in step.after:
-                    step.optional.add(other)
-                step.after[other] = None
+        known = [other for other in read if other in self.order and other != step.id]
+        for other in sorted(known, key=self.order.__getitem__):  # sets have an order that differs by process
+            if not read[other] and other not in step.after:
+                step.optional.add(other)
+            step.after[other] = None
 
     # --- expressions ---
 
