@@ -1,7 +1,6 @@
 """JSON values on their way into and out of messages. Pure: no clock, no random source, no IO."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,8 +12,11 @@ from headrace.contracts.errors import CorruptError, TerminalError
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_ANY_DIGIT: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER: Final = b"0" * 19
 """Perhaps an integer beyond 64 bits; perhaps digits in a text, which then cost one walk over the value."""
+_SLICE_BYTES: Final = 1024 * 1024
+"""Looked at in one go: in a thread, the event loop gets its turn between two slices."""
 _NO_VALUES: Final[Mapping[str, Any]] = {}
 
 
@@ -33,6 +35,8 @@ class NotJsonError(TerminalError):
 def encode_checked(value: Any) -> bytes:
     """Sorted JSON of a value that is finite, within 64 bits and valid Unicode; lone surrogates become U+FFFD.
 
+    A second per 64 MiB of CPU for a value full of nulls: large values belong into a thread.
+
     Raises:
         OutOfRangeError: with the place of the first number that does not fit.
         NotJsonError: the value holds something that is no JSON, or is nested too deep.
@@ -44,7 +48,7 @@ def encode_checked(value: Any) -> bytes:
             value = without_surrogates(value)
             data = encode_value(value)
         # msgspec writes NaN and infinities as null, and integers of any length as they are.
-        if b"null" in data or _LONG_NUMBER.search(data):
+        if _is_suspicious(data):
             _check_numbers(value, "$")
     except (TypeError, msgspec.MsgspecError) as error:
         msg = f"the result is no JSON: {error}"
@@ -53,6 +57,15 @@ def encode_checked(value: Any) -> bytes:
         msg = "the result is nested too deep"
         raise NotJsonError(msg) from error
     return data
+
+
+def _is_suspicious(data: bytes) -> bool:
+    """True when a number that does not fit may be inside. Byte searches: a regular expression took 20 times as long."""
+    for start in range(0, len(data), _SLICE_BYTES):
+        part = data[start : start + _SLICE_BYTES + len(_LONG_NUMBER)]
+        if b"null" in part or _LONG_NUMBER in part.translate(_ANY_DIGIT):
+            return True
+    return False
 
 
 def without_surrogates(value: Any) -> Any:

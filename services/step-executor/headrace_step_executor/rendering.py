@@ -70,6 +70,8 @@ class Rendering:
         data = await self.bytes_of(value, tenant)
         if value.form != "items":
             return Bound(name=name, data=data)
+        if b'"ref"' not in data:  # nothing to fetch: whoever renders it decodes it
+            return Bound(name=name, data=data, form="items")
         results = decode_as(list[ItemResult], data)
         stored = {ref: await self._blobs.get(tenant, ref) for ref in item_refs(results)}
         return Bound(name=name, data=data, form="items", stored=stored)

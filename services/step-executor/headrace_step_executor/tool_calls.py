@@ -25,6 +25,8 @@ RESPONDER: Final = "nats:"
 """An endpoint `nats:<subject>` is a responder on the bus: it gets a live.Request and answers with a
 live.Reply."""
 MESSAGE_CHARS_MAX: Final = 500
+HERE_BYTES_MAX: Final = 256 * 1024
+"""Results up to this size are looked through on the event loop, in about 5 ms at worst."""
 
 
 class PreparedTool:
@@ -102,10 +104,16 @@ class ToolCalls:
             raise try_later(msg, f"{spec.tool}: no result within {limit_s:.3f} s") from error
         finally:
             stop.set()
-        data = encode_checked(result)
-        if len(data) > spec.result_bytes_max:
-            msg = "too_large"
-            raise refuse(msg, f"{spec.tool}: {len(data)} bytes; at most {spec.result_bytes_max}")
+        return await self._encoded(spec, result)
+
+    async def _encoded(self, spec: events.ToolSpec, result: Any) -> bytes:
+        """The result's JSON bytes: sized before they are looked through, a large one in a thread."""
+        size = _rough_size(result)
+        _require_size(spec, size)
+        if size <= HERE_BYTES_MAX:
+            return encode_checked(result)
+        data = await asyncio.get_running_loop().run_in_executor(self.threads, encode_checked, result)
+        _require_size(spec, len(data))
         return data
 
     async def _run(
@@ -185,6 +193,20 @@ class ToolCalls:
                 raise refuse(msg, f"{spec.tool} {spec.version}: {error}") from error
             self._checkers[key] = kept
         return kept[1]
+
+
+def _require_size(spec: events.ToolSpec, size: int) -> None:
+    if size > spec.result_bytes_max:
+        msg = "too_large"
+        raise refuse(msg, f"{spec.tool}: {size} bytes; at most {spec.result_bytes_max}")
+
+
+def _rough_size(result: Any) -> int:
+    """Bytes of the result's JSON; of what cannot be encoded as it is, more than is worked on here."""
+    try:
+        return len(codec.encode_value(result))
+    except (TypeError, ValueError, RecursionError):  # the thorough encoding repairs or refuses it
+        return HERE_BYTES_MAX + 1
 
 
 def _with_defaults(spec: events.ToolSpec, args: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The executor over a real nats-server, with the test playing the scheduler."""
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,40 @@ async def test_input_45_results_over_64_kib_travel_by_reference(
         assert (
             await rig.failure(run="c", tool="huge", input={"size": 65 << 20}, timeout_ms=30_000)
         ).code == "too_large"
+
+
+async def test_large_results_leave_the_loop_turning(connect_broker: Connect, tmp_path: Path) -> None:
+    """Neither 60 MiB of text nor 15 MiB of nulls holds the loop's thread for long. Its own CPU time tells, not load.
+
+    An executor that is silent for 1.2 s is taken for dead: this is about being suspected, not about speed.
+    """
+
+    async def nulls(_call: ToolCall) -> Any:
+        return [None] * 3_000_000
+
+    around = Surroundings(tools={"huge": Tools().huge, "nulls": nulls})
+    async with running(connect_broker, tmp_path, around=around) as rig:
+        longest_s = 0.0
+
+        async def tick() -> None:
+            nonlocal longest_s
+            while True:
+                before_s = time.thread_time()
+                await asyncio.sleep(0)
+                longest_s = max(longest_s, time.thread_time() - before_s)
+
+        ticking = asyncio.create_task(tick())
+        large: dict[str, dict[str, Any]] = {
+            "a": {"tool": "huge", "input": {"size": 60 << 20}},
+            "b": {"tool": "nulls", "input": {}},
+        }
+        for run, fields in large.items():
+            order = rig.order(run, timeout_ms=60_000, **fields)
+            await rig.publish(order)
+            report = await rig.report(run, within_s=40)
+            assert isinstance(report, events.AttemptSucceeded), report
+        ticking.cancel()
+        assert longest_s < 0.4, f"the loop's thread was held for {longest_s:.2f} s of CPU"
 
 
 async def test_files_read_by_expressions_are_hashed_and_artifacts_kept(
