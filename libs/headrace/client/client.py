@@ -1,8 +1,9 @@
 """Submit, watch, control: the same messages that anybody may publish, with identities and outcomes taken care of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple
 
 from headrace.client.history import RunView
 from headrace.client.values import resolve
@@ -30,6 +31,14 @@ OUTCOME_WITHIN_S: Final = 30.0
 LOOK_EVERY_S: Final = 1.0
 """The outcome is heard as it is written; where that was missed it is read."""
 BATCH: Final = 256
+
+
+class Change(NamedTuple):
+    """A message of a run as it was read, and the events that are news by it."""
+
+    stored: Stored
+    message: ev.StoredMessage
+    events: list[ev.DecisionEvent]
 
 
 class CommandRefusedError(TerminalError):
@@ -166,7 +175,7 @@ class Client:
 
     async def events(
         self, runid: str, *, follow: bool = False, start_seq: int = 1
-    ) -> AsyncIterator[tuple[Stored, ev.StoredMessage]]:
+    ) -> AsyncGenerator[tuple[Stored, ev.StoredMessage], None]:
         """Every message of a run, in order; with `follow` the end comes with the end of the run.
 
         Reading goes on over reconnects and restarts of the broker, from the sequence it had reached.
@@ -183,29 +192,40 @@ class Client:
             if not found:
                 raise _unknown(runid)
             return
-        tail = await self._broker.tail(stream, (scope,), start_seq=start_seq)
-        view = RunView(runid)
-        try:
-            while not view.ended:
-                for stored in await tail.batch(max_count=BATCH, wait_s=LOOK_EVERY_S):
-                    message = codec.decode(stored.body)
-                    view.take(message)
-                    yield stored, message
-        finally:
-            await tail.stop()
+        async with aclosing(self.follow(RunView(runid), start_seq=start_seq)) as changes:
+            async for change in changes:
+                yield change.stored, change.message
 
     async def view(self, runid: str) -> RunView:
         """The run as it stands. Raises NotFoundError: there is no such run."""
         view = RunView(runid)
-        async for _, message in self.events(runid):
-            view.take(message)
+        async for stored, message in self.events(runid):
+            view.take(message, seq=stored.seq)
         return view
+
+    async def follow(self, view: RunView, *, start_seq: int = 0) -> AsyncGenerator[Change, None]:
+        """What comes after a view, folded into it, until the run has ended. Goes on over restarts of the broker.
+
+        Args:
+            start_seq: Begin there instead, to see old messages as well; the view must not have read them.
+        """
+        if view.ended:
+            return
+        scope = subjects.run_filter(view.run, tenant=self.tenant)
+        tail = await self._broker.tail(self._stream_of(view.run), (scope,), start_seq=start_seq or view.seq + 1)
+        try:
+            while not view.ended:
+                for stored in await tail.batch(max_count=BATCH, wait_s=LOOK_EVERY_S):
+                    message = codec.decode(stored.body)
+                    yield Change(stored, message, view.take(message, seq=stored.seq))
+        finally:
+            await tail.stop()
 
     async def result(self, runid: str) -> RunView:
         """Wait for the run's end, however long that takes: its own deadline bounds it. Raises NotFoundError."""
-        view = RunView(runid)
-        async for _, message in self.events(runid, follow=True):
-            view.take(message)
+        view = await self.view(runid)
+        async for _ in self.follow(view):
+            pass
         return view
 
     async def value(self, value: Value) -> Any:

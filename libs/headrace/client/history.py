@@ -60,6 +60,8 @@ class RunView:
     pipeline: str = ""
     status: str = "unknown"
     version: int = 0
+    seq: int = 0
+    """Stream sequence of the last message read."""
     created_ms: int = 0
     updated_ms: int = 0
     defdigest: str = ""
@@ -89,8 +91,9 @@ class RunView:
         """Its steps without the items of `foreach` steps, which those count."""
         return (step for step in self.steps.values() if not step.item_of)
 
-    def take(self, message: ev.StoredMessage) -> list[ev.DecisionEvent]:
+    def take(self, message: ev.StoredMessage, *, seq: int = 0) -> list[ev.DecisionEvent]:
         """Fold a message in; gives the events that are news by it."""
+        self.seq = max(self.seq, seq)
         match message:
             case ev.AttemptSucceeded():
                 self._reports[message.id] = message

@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 
-from headrace.contracts.codec import plain
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.runtime import blobs
 from headrace.runtime.eventlog import EventLog
@@ -17,9 +16,8 @@ async def resolve(log: EventLog, tenant: str, value: Value) -> Any:
     Raises:
         NotFoundError: what it refers to is not stored (any more). CorruptError: what is stored is something else.
     """
-    if not isinstance(value.json, msgspec.UnsetType):
-        return plain(value.json)
-    data = await blobs.get(log, tenant, value.ref)
+    inline = not isinstance(value.json, msgspec.UnsetType)
+    data = bytes(value.json) if inline else await blobs.get(log, tenant, value.ref)
     if value.form == "items":
         results = msgspec.json.decode(data, type=tuple[ItemResult, ...])
         stored = {ref: msgspec.json.decode(await blobs.get(log, tenant, ref)) for ref in item_refs(results)}

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from headrace.runtime.clock import Clock
 
 LOCK: Final = "lock"
 ENDPOINT: Final = "endpoint"
+PORT: Final = "port"
 LOCK_WITHIN_S: Final = 3.0
 """A killed owner's nats-server gets its own SIGKILL a moment later, and holds the lock until then."""
 LOOK_PAUSE_S: Final = 0.05
@@ -32,6 +34,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     http_url: str
     pid: int
     durability: str
+    stays: bool = False
+    """It goes on when a run ends: `headrace up`, not `headrace run`."""
 
 
 async def lock(data_dir: Path, *, clock: Clock) -> int:
@@ -80,6 +84,23 @@ def endpoint_file(data_dir: Path, endpoint: Endpoint) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def preferred_port(data_dir: Path) -> int:
+    """The port of the last time, where it is free: clients that are still there reconnect by themselves. Else 0."""
+    try:
+        port = int((data_dir / PORT).read_text(encoding="ascii"))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: not hindered by TIME_WAIT
+            probe.bind(("127.0.0.1", port))
+    except (OSError, ValueError, OverflowError):
+        return 0
+    return port
+
+
+def remember_port(data_dir: Path, port: int) -> None:
+    """See `preferred_port`."""
+    (data_dir / PORT).write_text(str(port), encoding="ascii")
 
 
 def read_endpoint(data_dir: Path) -> Endpoint | None:

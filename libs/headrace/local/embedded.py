@@ -5,6 +5,7 @@ than its restarts allow is made afresh, within the bounds of the supervisor abov
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from headrace.contracts.errors import ConfigError, UnavailableError
-from headrace.local.datadir import Endpoint, endpoint_file, lock
+from headrace.local.datadir import Endpoint, endpoint_file, lock, preferred_port, remember_port
 from headrace.local.nats_server import SYNC_ALWAYS, SYNC_D0, NatsServer
+from headrace.local.restarts import keep_server
 from headrace.pipeline.builtin_tools import builtin_tools
 from headrace.runtime.clock import Clock, SystemClock
 from headrace.runtime.config import Settings, load
@@ -35,6 +37,8 @@ from headrace_step_executor.config import Config as ExecutorConfig
 from headrace_step_executor.parts import Surroundings, build_executor
 from headrace_tool_registry.config import Config as ToolRegistryConfig
 from headrace_tool_registry.service import ToolRegistry
+
+log = logging.getLogger("headrace.local")
 
 READY_WITHIN_S: Final = 120.0
 """A long history is read again where its snapshot is missing: two million messages in that time."""
@@ -64,6 +68,8 @@ class Options:
     environ: Mapping[str, str] = field(default_factory=dict)
     nats_server: str = ""
     """Path of the executable; empty: the installed one."""
+    stays: bool = False
+    """It is there for others: `headrace up`."""
     drain_s: float = 2.0
     """`headrace run` ends with its run; what a detached one had in hand is handed back to the next call."""
 
@@ -118,12 +124,20 @@ async def local_server(options: Options, clock: Clock) -> AsyncIterator[tuple[Na
             options.data_dir / "nats",
             clock=clock,
             sync_interval=SYNC_ALWAYS if durability == "D1" else SYNC_D0,
+            port=preferred_port(options.data_dir),
             binary=options.nats_server or None,
             keep_fds=(held,),
         )
         await server.start()
         try:
-            endpoint = Endpoint(url=server.url, http_url=server.http_url, pid=os.getpid(), durability=durability)
+            remember_port(options.data_dir, server.port)
+            endpoint = Endpoint(
+                url=server.url,
+                http_url=server.http_url,
+                pid=os.getpid(),
+                durability=durability,
+                stays=options.stays,
+            )
             with endpoint_file(options.data_dir, endpoint):
                 yield server, endpoint
         finally:
@@ -142,12 +156,13 @@ async def embedded(options: Options) -> AsyncIterator[Local]:
         good.
     """
     clock, entropy = SystemClock(), SystemEntropy()
-    async with local_server(options, clock) as (_, endpoint):
+    async with local_server(options, clock) as (server, endpoint):
         environ = service_environ(options, endpoint)
         broker = await connect(endpoint.url, name="local", clock=clock)
         try:
             await migrate(broker, run_streams=local_settings(environ).run_streams)
             async with Supervisor(clock) as supervisor:
+                supervisor.start("watch.nats-server", partial(keep_server, server, clock, log.error), "transient")
                 hosts = Hosts(environ, clock=clock, entropy=entropy, drain_s=options.drain_s)
                 hosts.start(supervisor)
                 try:

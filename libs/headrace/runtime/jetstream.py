@@ -207,6 +207,14 @@ class JetStreamBroker:
         """See Admin.delete_consumer."""
         await admin.delete_consumer(self._link, stream, durable)
 
+    async def difference(self, spec: StreamSpec | ConsumerSpec) -> str:
+        """How the server differs from a specification; empty when it does not. For `doctor`; changes nothing."""
+        return await admin.difference(self._link, spec)
+
+    async def server_time_ms(self, stream: str) -> int:
+        """The wall clock of the server that leads a stream."""
+        return wire.time_ms((await self._link.api(f"STREAM.INFO.{stream}"))["ts"])
+
     async def close(self) -> None:
         """See eventlog.Broker. Appends that are still unanswered become unknown."""
         await self._link.close()

@@ -92,6 +92,22 @@ async def ensure_consumer(link: Link, spec: ConsumerSpec) -> None:
     _compare(f"consumer {spec.durable} of {spec.stream}", wanted, found)
 
 
+async def difference(link: Link, spec: StreamSpec | ConsumerSpec) -> str:
+    """How the server differs from a specification; empty when it does not. Changes nothing."""
+    if isinstance(spec, StreamSpec):
+        what, wanted, found = f"stream {spec.name}", stream_config(spec), await _stream(link, spec.name)
+    else:
+        what, wanted = f"consumer {spec.durable} of {spec.stream}", consumer_config(spec)
+        found = await _consumer(link, spec)
+    if found is None:
+        return f"{what} is missing; `headrace admin migrate` makes it"
+    try:
+        _compare(what, wanted, found)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 async def delete_consumer(link: Link, stream: str, durable: str) -> None:
     """See eventlog.Admin."""
     try:

@@ -1,0 +1,281 @@
+"""The `headrace` command: words, options, exit codes.
+
+What a command does is imported when it is called: `--help` and `validate` must not pay for NATS, pydantic and rich.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from headrace.contracts import names
+
+app = typer.Typer(
+    name="headrace",
+    help="Durable AI pipelines over NATS JetStream: kill any process at any instant, and the run goes on.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+admin = typer.Typer(help="Make what must exist on a broker.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(admin, name="admin")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Instead of .headrace or HEADRACE_DATA_DIR.", show_default=False)
+]
+ReadRoots = Annotated[
+    list[Path] | None,
+    typer.Option("--read-root", help="A further directory that tools may read; may be repeated.", show_default=False),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("-i", "--input", help="An input as name=value; may be repeated.", show_default=False),
+]
+NatsServer = Annotated[
+    str, typer.Option("--nats-server", help="The executable to use instead of the installed one.", show_default=False)
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.")]
+
+
+class _Ended(Exception):  # an exit code on its way out, not an error
+    """How a command ended."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+@app.command()
+def run(
+    file: File,
+    inputs: Inputs = None,
+    as_json: Json = False,
+    new: Annotated[bool, typer.Option("--new", help="Start another run, whatever is unfinished.")] = False,
+    read_root: ReadRoots = None,
+    data_dir: DataDir = None,
+    nats_server: NatsServer = "",
+) -> None:
+    """Run a pipeline here and now: broker and services included; goes on with what a killed call left."""
+    from headrace.cli.run import RunArgs, run_command
+
+    args = RunArgs(
+        file=file,
+        pairs=tuple(inputs or ()),
+        as_json=as_json,
+        new=new,
+        data_dir=data_dir,
+        read_roots=tuple(read_root or ()),
+        nats_server=nats_server,
+    )
+    raise _Ended(run_command(args))
+
+
+@app.command()
+def up(
+    procs: Annotated[bool, typer.Option("--procs", help="One process a service, restarted when it dies.")] = False,
+    as_json: Json = False,
+    read_root: ReadRoots = None,
+    data_dir: DataDir = None,
+    nats_server: NatsServer = "",
+) -> None:
+    """Bring the whole system up on this machine, until Ctrl-C."""
+    from headrace.cli.local import UpArgs, up_command
+
+    args = UpArgs(
+        procs=procs, as_json=as_json, data_dir=data_dir, read_roots=tuple(read_root or ()), nats_server=nats_server
+    )
+    raise _Ended(up_command(args))
+
+
+@app.command()
+def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], as_json: Json = False) -> None:
+    """Check pipeline files: every problem with its place. Runs nothing, connects to nothing."""
+    from headrace.cli.check import validate_command
+
+    raise _Ended(validate_command(files, as_json=as_json))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the pipeline language."""
+    from headrace.cli.check import schema_command
+
+    raise _Ended(schema_command())
+
+
+@app.command()
+def submit(
+    what: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A pipeline file, or a registered pipeline.")],
+    inputs: Inputs = None,
+    run_id: Annotated[str, typer.Option("--run-id", help="An id of your own: the same id is the same start.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Show the run until it ends.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Start a run on a running system; prints its id."""
+    from headrace.cli.control import SubmitArgs, submit_command
+
+    args = SubmitArgs(
+        what=what, pairs=tuple(inputs or ()), run_id=run_id, wait=wait, as_json=as_json, data_dir=data_dir
+    )
+    raise _Ended(submit_command(args))
+
+
+@app.command()
+def runs(
+    pipeline: Annotated[str, typer.Option("--pipeline", help="Only of this pipeline.", show_default=False)] = "",
+    status: Annotated[str, typer.Option("--status", help="Only in this status.", show_default=False)] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many, newest first.")] = 50,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List runs, newest first."""
+    from headrace.cli.inspect import runs_command
+
+    raise _Ended(runs_command(data_dir, pipeline=pipeline, status=status, limit=limit, as_json=as_json))
+
+
+@app.command()
+def show(run_id: RunId, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Show a run: its steps, attempts, errors and outputs."""
+    from headrace.cli.inspect import show_command
+
+    raise _Ended(show_command(data_dir, run_id, as_json=as_json))
+
+
+@app.command()
+def watch(run_id: RunId, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Follow a run until it ends; the exit code is the run's."""
+    from headrace.cli.inspect import watch_command
+
+    raise _Ended(watch_command(data_dir, run_id, as_json=as_json))
+
+
+@app.command()
+def events(
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print a run's history, message by message."""
+    from headrace.cli.inspect import events_command
+
+    raise _Ended(events_command(data_dir, run_id, follow=follow, as_json=as_json))
+
+
+@app.command()
+def export(run_id: RunId, data_dir: DataDir = None) -> None:
+    """Print the messages of a run and its child runs exactly as stored, one JSON object a line."""
+    from headrace.cli.inspect import export_command
+
+    raise _Ended(export_command(data_dir, run_id))
+
+
+@app.command()
+def cancel(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Cancel a run."""
+    from headrace.cli.control import control_command
+
+    raise _Ended(control_command("cancel", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
+
+
+@app.command()
+def pause(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Pause a run: steps in flight finish, nothing new starts."""
+    from headrace.cli.control import control_command
+
+    raise _Ended(control_command("pause", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
+
+
+@app.command()
+def resume(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Go on with a paused run."""
+    from headrace.cli.control import control_command
+
+    raise _Ended(control_command("resume", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
+
+
+@app.command()
+def services(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List the processes that are alive."""
+    from headrace.cli.inspect import services_command
+
+    raise _Ended(services_command(data_dir, as_json=as_json))
+
+
+@app.command()
+def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Say what works here and what does not."""
+    from headrace.cli.doctor import doctor_command
+
+    raise _Ended(doctor_command(data_dir, as_json=as_json))
+
+
+@app.command()
+def service(name: Annotated[str, typer.Argument(metavar="NAME", help="E.g. scheduler.")]) -> None:
+    """Run one service in this process; the environment configures it."""
+    from headrace.cli.local import service_command
+
+    raise _Ended(service_command(name))
+
+
+@admin.command()
+def migrate(
+    replicas: Annotated[int, typer.Option("--replicas", min=1, max=5, help="Copies of each stream.")] = 1,
+    cap: Annotated[
+        list[str] | None,
+        typer.Option("--cap", help="queue=number: attempts at a time in the whole cluster.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make every stream and durable, or say how one differs. HEADRACE_RUN_STREAMS is the number of run streams."""
+    from headrace.cli.admin import migrate_command
+
+    raise _Ended(migrate_command(data_dir, replicas=replicas, caps=cap or (), as_json=as_json))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            app(words, standalone_mode=False)
+            return names.EXIT_OK
+        finally:
+            sys.stdout.flush()
+    except _Ended as ended:
+        return ended.code
+    except typer.Exit as ended:
+        return ended.exit_code
+    except TyperException as error:
+        return _usage(error)
+    except (Abort, KeyboardInterrupt):
+        return names.EXIT_DETACHED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return names.EXIT_PIPE
+    except Exception as error:  # noqa: BLE001  # the last word on any failure: one line, one exit code
+        from headrace.cli.output import report_error
+
+        return report_error(error, as_json="--json" in words)
+
+
+def _usage(error: TyperException) -> int:
+    text = error.format_message()
+    if "\n" in text:  # no command given: the help itself
+        print(text)
+    else:
+        print(f"error: usage: {text}\nhint: `headrace --help`", file=sys.stderr)
+    return names.EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Asking for something: `submit`, `cancel`, `pause`, `resume`. Each waits for its outcome."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from headrace.cli.connection import connected
+from headrace.cli.inputs import complete_inputs, parse_inputs
+from headrace.cli.interrupt import run_interruptible
+from headrace.cli.output import emit, note, say
+from headrace.cli.watching import report_result, watch_run
+from headrace.client.history import RunView
+from headrace.contracts import ids, names
+from headrace.local.files import workspace_of
+from headrace.pipeline.bundle import Bundle, load_bundle
+
+Verb = Literal["cancel", "pause", "resume"]
+
+
+@dataclass(slots=True, frozen=True)
+class SubmitArgs:
+    """The command line of `submit`."""
+
+    what: str
+    pairs: Sequence[str] = ()
+    run_id: str = ""
+    wait: bool = False
+    as_json: bool = False
+    data_dir: Path | None = None
+
+
+def submit_command(args: SubmitArgs) -> int:
+    """Start a run of a file or of a registered pipeline."""
+    bundle = _bundle(args.what)
+    properties = {} if bundle is None else bundle.plan.inputs_schema["properties"]
+    inputs = parse_inputs(args.pairs, properties)
+    if bundle is not None:
+        complete_inputs(bundle.plan, inputs)  # to refuse here, with nothing sent
+    left = [args.run_id]
+
+    async def work() -> int:
+        async with connected(args.data_dir) as link:
+            name = args.what
+            if bundle is not None:
+                await link.client.put_definition(bundle)
+                name = f"{bundle.plan.pipeline}@{bundle.digest}"
+            run = left[0] = await link.client.start(name, inputs, runid=args.run_id)
+            if args.as_json:
+                emit({"event": "started", "run": run})
+            elif args.wait:
+                note(f"run {run}")
+            else:
+                say(run)
+            if not args.wait:
+                return names.EXIT_OK
+            view = RunView(run)
+            await watch_run(link.client, view, as_json=args.as_json)
+            workspace = workspace_of(link.settings.data_dir, link.settings.tenant, run)
+            return await report_result(
+                link.client, view, workspace=workspace if workspace.is_dir() else None, as_json=args.as_json
+            )
+
+    return run_interruptible(work(), detached=lambda: note(f"detached from run {left[0]}, which goes on"))
+
+
+def _bundle(what: str) -> Bundle | None:
+    """The file's bundle; None when `what` names a registered pipeline."""
+    name, _, digest = what.partition("@")
+    is_name = ids.NAME_RE.fullmatch(name) is not None and (not digest or len(digest) == 64)
+    return None if is_name and not Path(what).exists() else load_bundle(what)
+
+
+def control_command(verb: Verb, run: str, *, reason: str, data_dir: Path | None, as_json: bool) -> int:
+    """Cancel, pause or resume a run; returns once the command's event is stored."""
+
+    async def work() -> int:
+        async with connected(data_dir) as link:
+            ask = {"cancel": link.client.cancel, "pause": link.client.pause, "resume": link.client.resume}[verb]
+            await ask(run, reason=reason)
+            if as_json:
+                emit({"event": f"{verb}.accepted", "run": run})
+            else:
+                say(f"{verb} of run {run} is accepted")
+            return names.EXIT_OK
+
+    return run_interruptible(work(), detached=lambda: note("the command may be stored; ask again to be sure"))

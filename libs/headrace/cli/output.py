@@ -1,0 +1,100 @@
+"""What a command prints: results to standard output, everything else to standard error; errors in one form.
+
+An error is one line, `error: code: message`, and a hint where there is a next thing to do. With `--json` every line is
+one JSON object.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from headrace.contracts import names
+from headrace.contracts.errors import DefinitionError, HeadraceError, TerminalError
+from headrace.contracts.failure import Failure
+
+HINTS: Final = {
+    "in_use": "`headrace runs`, `watch` and `submit` work beside it",
+    "unavailable": "`headrace doctor` says what is reachable",
+    "unanswered": "`headrace services` shows whether a scheduler runs",
+    "denied": "check HEADRACE_NATS_CREDS_FILE, or user and password in HEADRACE_NATS_URL",
+    "internal": "this is a mistake of Headrace; with HEADRACE_LOG_LEVEL=debug the place is shown",
+    "key_reused": "leave --run-id out, or choose another",
+}
+"""What to do next, by error code."""
+TEXT_CHARS_MAX: Final = 500
+"""Of a value in a line for people; `--json` has all of it."""
+
+
+class UsageError(TerminalError):
+    """The command line makes no sense."""
+
+    code = "usage"
+    exit_code = names.EXIT_USAGE
+
+
+def say(text: str = "") -> None:
+    """A line of the result."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """A line about how it goes."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(value: Any) -> None:
+    """A JSON object on a line of its own."""
+    print(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")), flush=True)
+
+
+def value_text(value: Any) -> str:
+    """A JSON value for people: text as it is, everything else as JSON, shortened."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]}… ({len(text)} characters)"
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as their widest entry; the last is never padded, so that a narrow terminal wraps nothing else."""
+    lines = [tuple(titles), *(tuple(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles) - 1)]
+    for line in lines:
+        padded = [entry.ljust(width) for entry, width in zip(line, widths, strict=False)]
+        say("  ".join([*padded, line[-1]]).rstrip())
+
+
+def failure_json(failure: Failure) -> dict[str, Any]:
+    """A failure as `--json` shows it."""
+    shown: dict[str, Any] = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
+    if failure.causes:
+        shown["causes"] = list(failure.causes)
+    return shown
+
+
+def report_error(error: Exception, *, as_json: bool) -> int:
+    """Show how a command failed; gives its exit code."""
+    if not isinstance(error, HeadraceError):
+        if os.environ.get("HEADRACE_LOG_LEVEL") == "debug":
+            traceback.print_exception(error)
+        _show([Failure(code="internal", message=f"{type(error).__name__}: {error}")], as_json=as_json)
+        return names.EXIT_BUG
+    if isinstance(error, DefinitionError) and not as_json:
+        for problem in error.problems:
+            note(problem)
+        return error.exit_code
+    reasons: Sequence[Failure] = getattr(error, "reasons", ()) or (error.failure(),)
+    _show(reasons, as_json=as_json)
+    return error.exit_code
+
+
+def _show(reasons: Sequence[Failure], *, as_json: bool) -> None:
+    if as_json:
+        emit({"error": failure_json(reasons[0]), "reasons": [failure_json(reason) for reason in reasons]})
+        return
+    for reason in reasons:
+        note(f"error: {reason.code}: {reason.message}")
+    hint = HINTS.get(reasons[0].code)
+    if hint is not None:
+        note(f"hint: {hint}")
