@@ -50,6 +50,11 @@ class Expression:
     result_type: str = "DYN"
     """CEL's name of the static type; DYN where only the value tells."""
 
+    @property
+    def is_path(self) -> bool:
+        """It only picks a value out of another, so that it costs the same however long the value is."""
+        return self.program.path is not None
+
 
 FileReader = Callable[[str], str]
 _Trie = dict[str, Any]

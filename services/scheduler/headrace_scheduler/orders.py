@@ -90,7 +90,9 @@ def content_for(run: Run, plan: Plan, path: str) -> Content:
 
 def evaluable_here(bindings: Bindings, template: Template | Expression) -> bool:
     """True when the scheduler may evaluate this itself."""
-    return not template.uses_files and is_small(bindings) and not has_long_list(bindings)
+    if template.uses_files or not is_small(bindings):
+        return False
+    return (isinstance(template, Expression) and template.is_path) or not has_long_list(bindings)
 
 
 def _deferred(run: Run, template: Template, bindings: Bindings, *, kind: str, queue: str) -> Content:

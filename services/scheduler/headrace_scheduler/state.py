@@ -56,6 +56,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     failure: Failure | None = None
     deferred: str = ""
     deferred_ms: int = 0
+    usage: ev.Usage | None = None
 
 
 class Fan(msgspec.Struct, omit_defaults=True):
@@ -105,6 +106,8 @@ class Inst(msgspec.Struct, omit_defaults=True):
     report: Report | None = None
     output: Value | None = None
     failure: Failure | None = None
+    usage: ev.Usage | None = None
+    """What the attempt that ended it used."""
     fan: Fan | None = None
     child: str = ""
     begun: ev.ChildStarted | None = None
@@ -276,10 +279,10 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
         case ev.StepOrdered():
             return _evolve_ordered(run, seq, message)
         case ev.AttemptSucceeded():
-            report = Report(message.id, value=message.data.output)
+            report = Report(message.id, value=message.data.output, usage=message.data.usage)
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptFailed():
-            report = Report(message.id, failure=message.data.failure)
+            report = Report(message.id, failure=message.data.failure, usage=message.data.usage)
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptDeferred():
             report = Report(message.id, deferred=message.data.reason, deferred_ms=message.data.due_ms)
@@ -590,6 +593,7 @@ def _end(
         _end_item(run, item, ItemResult(status=status, value=output, failure=failure))
         run.drop(inst.path)
         return
+    inst.usage = None if inst.report is None else inst.report.usage
     inst.status, inst.output, inst.failure, inst.report, inst.fan, inst.begun = (
         status,
         output,

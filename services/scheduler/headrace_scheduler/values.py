@@ -73,6 +73,8 @@ def _step_attribute(inst: Inst, attribute: str) -> Value | None:
             return inline(_STATUS[inst.status]) if inst.status in _STATUS else None
         case "attempts":
             return inline(inst.attempt)
+        case "usage":
+            return None if inst.usage is None else inline(msgspec.to_builtins(inst.usage))
         case "error":
             return None if inst.failure is None else inline(msgspec.to_builtins(inst.failure))
     return None
@@ -89,8 +91,26 @@ def is_small(bindings: Mapping[str, Value]) -> bool:
 
 
 def has_long_list(bindings: Mapping[str, Value]) -> bool:
-    """True when a value is the result of more items than the scheduler evaluates over itself."""
-    return any(value.form == "items" and len(_items(value)) > names.SCHEDULER_ITEMS_MAX for value in bindings.values())
+    """True when there is a list with more items than the scheduler evaluates over itself, at any depth."""
+    return any(_is_long(value) for value in bindings.values())
+
+
+def _is_long(value: Value) -> bool:
+    if not isinstance(value.json, msgspec.Raw):
+        return False
+    if value.form == "items":
+        return len(_items(value)) > names.SCHEDULER_ITEMS_MAX
+    # A list has a comma less than items, so that nearly every value is told without looking inside.
+    return bytes(value.json).count(b",") >= names.SCHEDULER_ITEMS_MAX and _holds_long_list(plain(value.json))
+
+
+def _holds_long_list(value: Any) -> bool:
+    match value:
+        case list():
+            return len(value) > names.SCHEDULER_ITEMS_MAX or any(_holds_long_list(item) for item in value)
+        case dict():
+            return any(_holds_long_list(item) for item in value.values())
+    return False
 
 
 def _items(value: Value) -> list[ItemResult]:
