@@ -136,6 +136,11 @@ async def test_headers_cannot_smuggle_lines(broker: Broker) -> None:
     """A line break in a value would write a header of its own."""
     with pytest.raises(DataError):
         await broker.append("log.a", b"", headers={"A": "x\r\nNats-Rollup: all"})
+    for line_break in ("\n", "\r", "\r\n"):
+        with pytest.raises(DataError):
+            await broker.append("log.a", b"", msg_id=f"x{line_break}Nats-Rollup: all")
+        with pytest.raises(DataError):
+            await broker.append("log.a", b"", expected=Expected(0, f"log.a{line_break}Nats-Rollup: all"))
 
 
 async def test_a_message_above_the_brokers_limit_is_refused_and_the_connection_lives(broker: Broker) -> None:

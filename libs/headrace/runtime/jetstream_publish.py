@@ -40,6 +40,7 @@ class _InFlight(NamedTuple):
     size: int
 
 
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
@@ -186,15 +187,19 @@ class Publisher:
 
 
 def _headers(msg_id: str, expected: Expected | None, extra: Mapping[str, str] | None) -> bytes:
+    """The header block; the two that nearly every append has are written without a detour through a mapping."""
     if not msg_id and expected is None and not extra:
         return b""
-    fields = dict(extra or ())
+    own = ""
     if msg_id:
-        fields["Nats-Msg-Id"] = msg_id
+        own = f"Nats-Msg-Id: {msg_id}\n"
     if expected is not None:
-        fields["Nats-Expected-Last-Subject-Sequence"] = str(expected.seq)
-        fields["Nats-Expected-Last-Subject-Sequence-Subject"] = expected.subject
-    return header_block(fields)
+        own += f"{_EXPECTED}: {expected.seq}\n{_EXPECTED}-Subject: {expected.subject}\n"
+    if "\r" in own or own.count("\n") != (1 if msg_id else 0) + (0 if expected is None else 2):
+        msg = f"{msg_id!r} or {expected!r} has a line break"
+        raise DataError(msg)
+    block = header_block(extra or {})
+    return block[:-2] + own.replace("\n", "\r\n").encode() + b"\r\n"
 
 
 def _refusal(flying: _InFlight, error: wire.ApiError) -> HeadraceError:

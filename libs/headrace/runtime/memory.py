@@ -340,13 +340,13 @@ def _fields(
 ) -> dict[str, str]:
     """Headers as the real client sends them, and the real server keeps them."""
     fields = dict(headers or ())
-    for name, value in fields.items():
-        check_header(name, value)
     if msg_id:
         fields["Nats-Msg-Id"] = msg_id
     if expected is not None:
         fields["Nats-Expected-Last-Subject-Sequence"] = str(expected.seq)
         fields["Nats-Expected-Last-Subject-Sequence-Subject"] = expected.subject
+    for name, value in fields.items():
+        check_header(name, value)
     size = len(body) + sum(len(name) + len(value) + 4 for name, value in fields.items())
     if size > PAYLOAD_BYTES_MAX:
         msg = f"{subject}: {size} bytes with headers; the broker takes {PAYLOAD_BYTES_MAX}"
