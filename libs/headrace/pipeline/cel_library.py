@@ -1,6 +1,6 @@
 """The CEL library: the environment, the functions declared in it, and results as JSON values.
 
-Only this module imports it. Frozen at 0.1.3: the golden suite in `tests/unit/pipeline/test_expressions.py` is what
+Only this module imports it. Frozen at 0.1.3: the golden suite in `tests/unit/pipeline/test_evaluation.py` is what
 another version or library would have to give.
 """
 

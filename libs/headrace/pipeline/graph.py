@@ -76,13 +76,14 @@ class _Graph:
     ) -> None:
         self.document, self.report, self.catalogue = sound, report, catalogue
         self.ids: Mapping[str, Any] = document["steps"]
-        self.order = {step_id: index for index, step_id in enumerate(self.ids)}
+        self.order = {step_id: index for index, step_id in enumerate(sorted(self.ids))}
+        """By id, not by place in the file: files that differ only in order are one definition with one digest."""
         declared = {name: document.get(name, {}) for name in ("inputs", "vars")}
         self.known = {name: found if isinstance(found, dict) else {} for name, found in declared.items()}
 
     def check(self) -> Checked:
-        """All of it, in the order of the file."""
-        steps = [self._step(step_id, body) for step_id, body in self.document["steps"].items()]
+        """All of it, steps by id."""
+        steps = [self._step(step_id, body) for step_id, body in sorted(self.document["steps"].items())]
         outputs = {
             name: self._template(tree, ("outputs", name)) for name, tree in self.document.get("outputs", {}).items()
         }

@@ -70,6 +70,10 @@ class Positions:
     def _skipped(self, index: int, wanted: str, style: str) -> int:
         """Past indentation and folded line breaks, to what stands for the wanted character."""
         text = self.text
+        while style == '"' and text.startswith("\\\n", index):
+            index += 2  # an escaped line break stands for nothing, and neither does the indentation after it
+            while text[index] in " \t":
+                index += 1
         while index < len(text) and text[index] != wanted and text[index] in " \n\r\t":
             if wanted in " \n" and text[index] in "\r\n":
                 return index  # a folded line break stands for the space or newline
