@@ -285,7 +285,7 @@ class Bus(Protocol):
 
 
 class Admin(Protocol):
-    """Making what must exist. Only `admin migrate` and local mode call it."""
+    """Making what must exist. Only `admin migrate`, local mode, and a scheduler whose work queue lost messages call it."""
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Create the stream, or check that it is as specified.

@@ -51,6 +51,8 @@ tail."""
 RETRY_S: Final = 0.1
 LEARN_WITHIN_S: Final = 0.25
 """A renewal that took longer to come round says too little about the broker's time now."""
+LEARN_PATIENCE_S: Final = 5.0
+"""Where the network was slow for this long, the best time there is must do."""
 STALE_S: Final = 2 * names.LEASE_SILENT_S
 """A record that was this old by the broker's clock when we joined belongs to nobody alive; its holder is
 not waited for."""
@@ -142,6 +144,8 @@ class Leases:
         self._sent_s: dict[int, float] = {}
         self._renewed_s = float("-inf")
         self._came_round_s: float | None = None
+        self._best_s = float("inf")
+        self._began_s = clock.monotonic_s()
         self._connected_since_s = float("-inf")
         self._changed = asyncio.Event()
         self._dealt: tuple[object, frozenset[int]] = ((), frozenset())
@@ -301,8 +305,12 @@ class Leases:
         sent_s = self._sent_s.pop(counter, None)
         if sent_s is None:
             return  # of an earlier life under the same name
-        if now - sent_s <= LEARN_WITHIN_S:
+        took_s = now - sent_s
+        if took_s <= LEARN_WITHIN_S or (took_s < self._best_s and now - self._began_s > LEARN_PATIENCE_S):
             self._clock.learn(time_ms)
+            self._best_s = min(self._best_s, took_s)
+        if self._best_s == float("inf"):
+            return  # a wall clock decides nothing: without the broker's time we own nothing
         first, previous_s = self._came_round_s is None, self._came_round_s
         self._came_round_s = sent_s
         since_s = self._broker.connected_since_s

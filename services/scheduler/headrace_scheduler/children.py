@@ -47,6 +47,26 @@ def is_awaited(partition: "Partition", entry: "Entry") -> bool:
     return bool(entry.run.parent) and _waiting(partition, entry.run) is not None
 
 
+def is_unsettled(partition: "Partition", entry: "Entry") -> bool:
+    """True while something that `follow` published has not shown in the log. It may have been lost."""
+    run = entry.run
+    if not run.ended and any(
+        inst is not None and inst.begun is not None and inst.status == CHILD and inst.begun.child not in partition.entries
+        for inst in map(run.get, run.active)
+    ):
+        return True
+    if run.ended or run.status == "cancelling":
+        return any(not partition.entries[child].run.ended for child in of_parent(partition, run.run))
+    return bool(run.parent) and _is_orphan(partition, run)
+
+
+def _is_orphan(partition: "Partition", child: Run) -> bool:
+    """True when no instance waits for this child any more."""
+    parent = partition.entries.get(child.parent)
+    waiting = None if parent is None else parent.run.get(child.parent_path)
+    return waiting is None or waiting.child != child.run or waiting.status != CHILD
+
+
 def _waiting(partition: "Partition", child: Run) -> Inst | None:
     """The parent's instance that waits for this child, if it still does."""
     parent = partition.entries.get(child.parent)
@@ -144,8 +164,5 @@ async def _report(partition: "Partition", child: Run) -> None:
                 now_ms=partition.shared.clock.now_ms(),
             )
         )
-    elif inst is None and not child.ended:
-        parent_entry = partition.entries.get(child.parent)
-        waiting = None if parent_entry is None else parent_entry.run.get(child.parent_path)
-        if waiting is None or waiting.child != child.run or waiting.status != CHILD:
-            await _ensure_stopped(partition, child.run)
+    elif inst is None and not child.ended and _is_orphan(partition, child):
+        await _ensure_stopped(partition, child.run)

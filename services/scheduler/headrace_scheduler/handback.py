@@ -20,12 +20,11 @@ from headrace.contracts import names, subjects
 from headrace.contracts.codec import decode_as
 from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, RetryableError, UnknownOutcomeError
 from headrace.contracts.live import Beat, Held
-from headrace.pipeline.plan import node_of
 from headrace.runtime.eventlog import BusMessage, Subscription
 from headrace.runtime.presence import Presence
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.partition import REPUBLISH_S, Entry, Partition, Shared
-from headrace_scheduler.state import RUNNING, Inst
+from headrace_scheduler.state import RUNNING, Inst, is_claimed
 
 log = logging.getLogger("headrace.scheduler")
 
@@ -185,7 +184,7 @@ class HandBack:
         for partition in list(self._partitions.values()):
             if not partition.live or not self._suspects(partition, living, delivered):
                 continue
-            if await self._read_to_end(partition):
+            if await self.read_to_end(partition):
                 for entry, inst in self._suspects(partition, living, delivered):
                     await self._offer_again(partition, entry, inst, living)
 
@@ -210,7 +209,7 @@ class HandBack:
             await clock.sleep(0.01)
         return False
 
-    async def _read_to_end(self, partition: Partition) -> bool:
+    async def read_to_end(self, partition: Partition) -> bool:
         """True when everything that the leader holds of the partition now has been folded."""
         clock = self._shared.clock
         last = await self._shared.broker.last(partition.stream, subjects.partition_filter(partition.part))
@@ -247,11 +246,7 @@ class HandBack:
 
     async def _offer_again(self, partition: Partition, entry: Entry, inst: Inst, living: list[Peer]) -> None:
         run = entry.run
-        claimed = (
-            "?" not in inst.path
-            and node_of(entry.plan, inst.path).effect == "at_most_once"
-            and inst.claim_attempt == inst.attempt
-        )
+        claimed = is_claimed(inst, entry.plan)
         if claimed and (holder := self.peers.get(inst.claim_holder)) is not None and holder.alive:
             return  # whoever claimed it may still be at it, and has a deadline
         if claimed or inst.lost + 1 >= names.HOLDERS_LOST_MAX:

@@ -86,6 +86,9 @@ class Intake:
             await delivery.ack()
             return
         try:
+            if await self._is_answered(command, delivery.deliveries):
+                await delivery.ack()
+                return
             outcome = await self._carry_out(command)
             await self._write_outcome(command.tenant, command.id, outcome)
         except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
@@ -278,9 +281,6 @@ class Intake:
         if subject is None:
             message = f"no run {run_id}"
             raise NotFoundError(message)
-        if subject.rest in ENDS:
-            message = f"run {run_id} has ended: {ENDS[subject.rest]}"
-            raise ConflictError(message)
         outgoing = messages.control(
             messages.Target(command.tenant, subject.pipeline, run_id),
             kind,
@@ -289,8 +289,28 @@ class Intake:
             source=self._source,
             now_ms=self._clock.now_ms(),
         )
+        if subject.rest in ENDS:
+            if not await self._is_stored(stream, outgoing):
+                message = f"run {run_id} has ended: {ENDS[subject.rest]}"
+                raise ConflictError(message)
+            return ev.Accepted(command=command.id, runid=run_id)
         await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id)
         return ev.Accepted(command=command.id, runid=run_id)
+
+    async def _is_stored(self, stream: str, outgoing: messages.Outgoing) -> bool:
+        """True when this very input is in the history: the command was accepted before, and is answered alike again."""
+        async for stored in self._broker.read(stream, (outgoing.subject,)):
+            if decode(stored.body).id == outgoing.id:
+                return True
+        return False
+
+    async def _is_answered(self, command: cmd.Command, deliveries: int) -> bool:
+        """True when the command has its answer: one command, one answer, though the world has moved on since. The first
+        delivery of a start need not be looked up: starting twice is starting once."""
+        if deliveries == 1 and isinstance(command, cmd.RunStart):
+            return False
+        subject = subjects.outcome(command.tenant, command.id)
+        return await self._broker.last(subjects.OUTCOMES, subject) is not None
 
     # --- outcomes ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ them, never before: every reader, this one included, sees one order. At most one
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -111,6 +112,7 @@ class Partition:
         self.live = False
         """Caught up: it decides."""
         self._tail: Tail | None = None
+        self._unfolded: deque[Stored] = deque()
         self._touched: dict[str, None] = {}
         self._timers: list[tuple[int, str]] = []
         self._folded = 0
@@ -149,9 +151,11 @@ class Partition:
 
     async def _turn(self) -> None:
         assert self._tail is not None
-        batch = await self._tail.batch(max_count=BATCH_MAX, wait_s=self._wait_s())
-        for stored in batch:
-            await self._fold(stored)
+        if not self._unfolded:
+            self._unfolded.extend(await self._tail.batch(max_count=BATCH_MAX, wait_s=self._wait_s()))
+        while self._unfolded:  # the tail hands a message out once: what could not be folded yet stays
+            await self._fold(self._unfolded[0])
+            self.seq = self._unfolded.popleft().seq
         if not self.live:
             if not self._tail.caught_up:
                 return
@@ -190,7 +194,6 @@ class Partition:
 
     async def _fold(self, stored: Stored) -> None:
         """Fold one message of the partition; what cannot be read is parked and never stops the others."""
-        self.seq = stored.seq
         self._folded += 1
         subject = subjects.parse_run_subject(stored.subject)
         if subject is None:
@@ -217,18 +220,15 @@ class Partition:
             if entry is None:
                 return  # of a run that ended before this owner's time
         try:
-            evolve(entry.run, stored.seq, message, entry.plan)
+            counts = evolve(entry.run, stored.seq, message, entry.plan)
         except Exception as error:
             log.exception("run.fold_failed", extra={"run_id": subject.run, "seq": stored.seq})
             await self._stall(subject.run, _bug(error), stored.seq)
             return
-        if isinstance(message, ev.RunDecided) and entry.run.version >= message.data.version:
-            if own is not None and own.message is not message:
-                entry.in_flight = None  # another scheduler's decision: ours will be refused
-            elif own is not None:
-                entry.in_flight = None
-                await self._publish_orders(entry, own)
-                await self._revoke(entry, own.decision)
+        if isinstance(message, ev.RunDecided) and own is not None:
+            entry.in_flight = None  # where it is another's decision, ours will be refused
+            if counts and own.message is message:
+                await self._carry_out(entry, own)
         self._count(entry)
         self._touched[subject.run] = None
 
@@ -283,20 +283,33 @@ class Partition:
         entry = self.entries.get(run_id)
         if entry is None or not self.live:
             return
+        try:
+            await self._follow(entry)
+        except (RetryableError, UnknownOutcomeError):
+            self._touched[run_id] = None  # nothing else would come back to it before its next timer
+            raise
+
+    async def _follow(self, entry: Entry) -> None:
         await children.follow(self, entry)
         if entry.run.ended:
-            if not children.is_awaited(self, entry):
+            if children.is_awaited(self, entry):
+                self._arm(entry, self.shared.clock.now_ms() + int(REPUBLISH_S * 1000))  # the report may be lost
+            else:
                 self._forget(entry)
             return
-        if entry.in_flight is None and self.shared.may_decide(self.part):
-            await self._publish_missing(entry)
-            await self._decide(entry)
+        if entry.in_flight is not None:
+            return  # its outcome touches the run again
+        if not self.shared.may_decide(self.part):
+            self._arm(entry, self.shared.clock.now_ms() + int(RETRY_S * 1000))
+            return
+        await self._publish_missing(entry)
+        await self._decide(entry)
 
     async def _decide(self, entry: Entry) -> None:
         run, clock = entry.run, self.shared.clock
         now_ms = clock.now_ms()
         limits = Limits(
-            left=self.shared.room.left(run.tenant),
+            left=self.shared.room.left(run.tenant, run.run),
             lost=frozenset(entry.lost),
             definitions=self.shared.definitions.get(run.tenant, {}),
         )
@@ -310,6 +323,9 @@ class Partition:
             self.shared.room.wait(run.tenant, limits.refused, run.run, lambda: self.follow(run.run))
         if decision is None:
             due_ms = next_due_ms(run, entry.plan, now_ms=now_ms)
+            if run.unordered or children.is_unsettled(self, entry):  # what does not show in the log may be lost
+                again_ms = now_ms + int(REPUBLISH_S * 1000)
+                due_ms = again_ms if due_ms is None else min(due_ms, again_ms)
             if due_ms != entry.due_ms:
                 self._arm(entry, due_ms)
             return
@@ -391,8 +407,15 @@ class Partition:
 
     # --- what follows a decision -------------------------------------------------------------------
 
+    async def _carry_out(self, entry: Entry, own: InFlight) -> None:
+        """What follows from a decision that has just been seen in the log."""
+        try:
+            await self._publish_orders(entry, own)
+            await self._revoke(entry, own.decision)
+        except RetryableError as error:  # the decision is folded; what state wants goes out as missing, later
+            log.warning("orders.wait", extra={"run_id": entry.run.run, "why": str(error)})
+
     async def _publish_orders(self, entry: Entry, own: InFlight) -> None:
-        """The orders of a decision that has just been seen in the log."""
         crashpoint("between_decision_and_orders")
         inside = own.decision.order
         for path, order in own.decision.orders.items():

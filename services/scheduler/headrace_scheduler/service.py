@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from headrace.contracts import codec, names, subjects
-from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, RetryableError
+from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, RetryableError, UnknownOutcomeError
 from headrace.contracts.live import CurrentAnswer, CurrentAsk
 from headrace.runtime.clock import Clock
 from headrace.runtime.entropy import Entropy
@@ -20,6 +20,7 @@ from headrace_scheduler.config import Config
 from headrace_scheduler.definitions import Definitions
 from headrace_scheduler.handback import HandBack
 from headrace_scheduler.intake import Intake
+from headrace_scheduler.intake_sweep import IntakeSweep
 from headrace_scheduler.partition import Partition, Shared
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.room import Room
@@ -89,6 +90,7 @@ class Scheduler:
             run_streams=config.run_streams,
             durability=config.durability,
         )
+        self._sweep = IntakeSweep(broker, clock=clock, may_act=lambda: self.leases.may_decide(0))
         self._triggers = Triggers(
             broker, clock=clock, plans=plans, definitions=definitions, intake=self._intake, source=source
         )
@@ -126,6 +128,7 @@ class Scheduler:
         start("scheduler.handback", self.handback.run)
         start("scheduler.admission", self._admission.run)
         start("scheduler.presence", self._presence.run)
+        start("scheduler.intake-sweep", self._sweep.run)
         start(
             "scheduler.intake",
             lambda: self._consume(subjects.COMMANDS, subjects.INTAKE_CONSUMER, self._intake.handle),
@@ -192,19 +195,41 @@ class Scheduler:
             log.warning("order_current.too_many", extra={"orders": len(ask.orders)})
             return
         answers = tuple(is_current(partition, *order) for order in ask.orders)
+        if not all(answers):  # the executor may have read further than we have: a "no" must be about the log's end
+            if not await self._has_read_all(partition) or not self.leases.may_decide(part):
+                return
+            answers = tuple(is_current(partition, *order) for order in ask.orders)
         await message.respond(codec.encode(CurrentAnswer(current=answers)))
+
+    async def _has_read_all(self, partition: Partition) -> bool:
+        try:
+            return await self.handback.read_to_end(partition)
+        except (RetryableError, UnknownOutcomeError) as error:
+            log.warning("order_current.waits", extra={"partition": partition.part, "why": str(error)})
+            return False
 
     # --- work queues -------------------------------------------------------------------------------
 
     async def _consume(self, stream: str, durable: str, handle: Callable[[Delivery], Awaitable[None]]) -> None:
-        """Take part in a work queue; each delivery is handled by a task of its own."""
+        """Take part in a work queue; each delivery is handled by a task of its own. What it makes has instants in it, so
+        the broker's time must be known first."""
+        while not self.leases.caught_up:
+            await self._clock.sleep(RETRY_S)
+        while not self._draining:
+            try:
+                await self._share(stream, durable, handle)
+            except ConsumerGoneError as error:  # made afresh by the sweep, or removed: somebody has to make it again
+                log.warning("consumer.gone", extra={"stream": stream, "durable": durable, "why": str(error)})
+                await self._clock.sleep(RETRY_S)
+        await self._clock.sleep(names.DRAIN_S)  # draining: this child must not return
+
+    async def _share(self, stream: str, durable: str, handle: Callable[[Delivery], Awaitable[None]]) -> None:
         consumer = await self._open(stream, durable)
         self._consumers.append(consumer)
         try:
             while not self._draining:
                 for delivery in await consumer.batch(max_count=64, wait_s=BATCH_WAIT_S):
                     self._supervisor.spawn(_handled(handle, delivery), f"scheduler.{durable.lower()}")
-            await self._clock.sleep(names.DRAIN_S)  # draining: this child must not return
         finally:
             self._consumers.remove(consumer)
             await consumer.stop()
