@@ -263,6 +263,8 @@ class SimBroker(MemoryBroker):
             return
         site = site_of(what)
         verb = site.partition(" ")[0]
+        if verb == "tail":
+            site, verb = f"tailed {site.partition(' ')[2]}", "deliver"
         kinds = f.DOWN_DELIVERY if verb == "deliver" else f.DOWN_BUS if verb in ("hear", "answer") else f.DOWN
         fault = self._sim.faults.at(self._host.name, site, kinds)
         now_s = self._sim.loop.time()

@@ -9,9 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
+from zlib import crc32
 
 FAULTS_MAX: Final = 60
 """Of one seed: beyond that everything is broken all the time and nothing deep is reached."""
@@ -78,12 +80,14 @@ START: Final = ("clock",)
 CERTAIN: Final = {BROKER_CONFLICT: 0.5, START: 0.7}
 """Sites that are rare by themselves: where the kind is enabled, it happens this often."""
 
-_BUSY: Final = ("decision", "order", "report", "claim", "input", "outcome", "deliver", "ack EXEC", "call", "blob")
+_BUSY: Final = ("decision", "order", "report", "claim", "input", "outcome", "deliver", "ack EXEC", "call", "blob", "tailed HR_RUNS")
 
 
-def is_busy(site: str) -> bool:
-    """Whether passing this site moves a run."""
-    return "hr-leases" not in site and any(word in site for word in _BUSY)
+@lru_cache(maxsize=1024)
+def rate_at(site: str, kinds: tuple[str, ...]) -> float:
+    """How often something happens at a passage, at intensity 1."""
+    moves_a_run = "hr-leases" not in site and any(word in site for word in _BUSY)
+    return CERTAIN.get(kinds, RATE if moves_a_run else RATE_IDLE)
 
 
 @dataclass(slots=True)
@@ -117,20 +121,20 @@ def drawn(seed: int, *, kinds: Iterable[str] = tuple(SECONDS)) -> Faults:
     """Faults chosen by the seed, among a part of `kinds` that the seed chooses too."""
     enabled = frozenset(kind for kind in kinds if _fraction(seed, kind) < 0.6)
     intensity = (0.4, 1.0, 1.5, 2.5)[int(_fraction(seed, "intensity") * 4)]
-    left = [FAULTS_MAX]
+    left, salt = [FAULTS_MAX], int(_fraction(seed, "salt") * 2**32)
 
     def choose(key: Key, possible: tuple[str, ...]) -> Fault | None:
-        certain = CERTAIN.get(possible)
-        rate = certain if certain is not None else intensity * (RATE if is_busy(key.site) else RATE_IDLE)
-        digest = blake2b(repr(key).encode(), digest_size=12, key=b"%d" % seed).digest()
-        if int.from_bytes(digest[:6]) >= rate * 2**48 or left[0] <= 0:
+        rate = rate_at(key.site, possible) * (1.0 if possible in CERTAIN else intensity)
+        where = f"{key.actor}/{key.site}/{key.nth}".encode()
+        if crc32(where, salt) >= rate * 2**32 or left[0] <= 0:
             return None
         here = [kind for kind in possible if kind in enabled]
         if not here:
             return None
         left[0] -= 1
-        kind = here[digest[6] % len(here)]
-        return Fault(kind, _seconds(kind, int.from_bytes(digest[7:]) / 2**40))
+        digest = blake2b(where, digest_size=8, key=b"%d" % seed).digest()
+        kind = here[digest[0] % len(here)]
+        return Fault(kind, _seconds(kind, int.from_bytes(digest[1:]) / 2**56))
 
     return Faults(choose)
 

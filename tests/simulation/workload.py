@@ -108,11 +108,11 @@ def _step(draw: random.Random, children: tuple[Pipeline, ...], earlier: list[str
     if kind < 0.08:
         return {"transform": {"n": "${{ inputs.n + 1 }}"}}
     if kind < 0.16:
-        return {"wait": {"for": f"{draw.choice((50, 700, 2500))}ms"}}
+        return {"wait": {"for": f"{draw.choice((50, 700, 1500))}ms"}}
     if kind < 0.26:
         child = draw.choice(children)
         return {"pipeline": f"{child.name}@{child.digest}", "with": {"n": 1}, "timeout": "60s"}
-    step = _call(ms=draw.choice((5, 40, 300, 1500, 4000)), fail=draw.choice((0, 0, 0, 0, 1, 2)))
+    step = _call(ms=draw.choice((5, 40, 300, 300, 1500)), fail=draw.choice((0, 0, 0, 0, 1, 2)))
     if kind < 0.46:
         step |= {"foreach": "${{ [1, 2, 3, 4].filter(e, e <= inputs.n + 1) }}", "max_parallel": draw.choice((1, 2, 8))}
         if draw.random() < 0.3:

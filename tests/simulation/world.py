@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from headrace.contracts import codec, subjects
+from headrace.contracts import codec, names, subjects
 from headrace.contracts import commands as cmd
 from headrace.contracts.envelope import SPECVERSION
 from headrace.contracts.errors import RetryableError, UnknownOutcomeError
-from headrace.contracts.names import TENANT_DEFAULT as TENANT
 from headrace.runtime.eventlog import Stored
+from headrace.runtime.lease import Leases
 from headrace.runtime.streams import consumer_specs, stream_specs
 from tests.simulation import processes
 from tests.simulation.broker import Ack, SimServer
@@ -28,12 +28,15 @@ from tests.simulation.host import Host, SimClock
 from tests.simulation.loop import SimLoop
 from tests.simulation.workload import Asked, asked, pipelines
 
+TENANT: Final = names.TENANT_DEFAULT
+PARTITIONS: Final = 8
+"""Of 32 most would idle, at four times the cost; fewer meet more often."""
 SCHEDULERS: Final = 2
 EXECUTORS: Final = 2
 LIVENESS_S: Final = 300.0
 """After the last fault every run must end within this: two sweeps, an ack_wait, attempts and their retries."""
 LOOK_S: Final = 0.5
-AFTER_S: Final = 3.0
+AFTER_S: Final = 1.5
 """What is late arrives before the history is taken."""
 REAP_ROUNDS: Final = 30
 ENDS: Final = ("run-completed", "run-failed", "run-cancelled")
@@ -90,10 +93,10 @@ def simulate(seed: int, *, faults: Faults | None = None, settled: bool = False) 
     world = build(seed, faults if faults is not None else drawn(seed), settled=settled)
     loop = world.loop
     asyncio.set_event_loop(None)
-    with _complaints(loop) as complaints:
+    with _partitions(PARTITIONS), _complaints(loop) as complaints:
         loop.run_until_complete(loop.create_task(_live(world), context=contextvars.Context()))
         record = _record(world, list(complaints))
-    with _silence():
+    with _partitions(PARTITIONS), _silence():
         for host in (*world.hosts, world.client):
             host.bury()
         loop.run_until_complete(loop.create_task(_reap(loop), context=contextvars.Context()))
@@ -265,6 +268,16 @@ def _digest(record: Record) -> str:
     for call in record.calls:
         whole.update(repr(call).encode())
     return whole.hexdigest()
+
+
+@contextmanager
+def _partitions(count: int) -> Iterator[None]:
+    before, defaults = names.PARTITIONS, Leases.__init__.__kwdefaults__
+    names.PARTITIONS = defaults["partitions"] = count  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        names.PARTITIONS = defaults["partitions"] = before  # type: ignore[misc]
 
 
 class _Complaints(logging.Handler):
