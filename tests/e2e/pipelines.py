@@ -1,0 +1,50 @@
+"""Small pipelines, written into a test's own directory."""
+
+from pathlib import Path
+
+GREET = """
+pipeline: greet
+inputs:
+  who: {type: string, default: world}
+  times: {type: integer, minimum: 1, default: 2}
+steps:
+  numbers: {transform: {all: "${{ [1, 2, 3].filter(n, n <= inputs.times) }}"}}
+  say:
+    foreach: ${{ steps.numbers.output.all }}
+    llm: {prompt: "hello ${{ inputs.who }} ${{ item }}"}
+outputs:
+  said: ${{ steps.say.output.items.map(i, i.text) }}
+"""
+
+FAILS = """
+pipeline: fails
+steps:
+  read: {tool: fs.read, with: {path: missing.txt}, retry: {attempts: 1}}
+"""
+
+STEPS = 8
+"""Of the ledger pipeline that append a line."""
+
+
+def ledger(folder: Path, *, latency_ms: int = 150) -> Path:
+    """A chain in which each step writes its name into a ledger and a slow model call follows it."""
+    (folder / "slow.yaml").write_text(f"answers: [{{text: done, latency_ms: {latency_ms}}}]\n")
+    steps, before = [], ""
+    for number in range(STEPS):
+        needs = f"needs: [{before}], " if before else ""
+        steps.append(f"  write{number}: {{{needs}tool: fs.append, with: {{path: ledger.txt, text: \"w{number}\\n\"}}}}")
+        steps.append(
+            f"  think{number}: {{needs: [write{number}], llm: {{model: script/slow.yaml, prompt: go on}}}}"
+        )
+        before = f"think{number}"
+    steps.append(f"  read: {{needs: [{before}], tool: fs.read, with: {{path: ledger.txt}}}}")
+    text = "pipeline: ledger\nworkspace: true\nsteps:\n" + "\n".join(steps)
+    text += "\noutputs: {ledger: \"${{ steps.read.output.content }}\"}\n"
+    return written(folder, "ledger.yaml", text)
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    """The file, with this text."""
+    path = folder / name
+    path.write_text(text)
+    return path
