@@ -107,6 +107,10 @@ def _reading_tools() -> tuple[ToolSpec, ...]:
         ),
         workspace=True,
     )
+    return (read, glob)
+
+
+def _looking_tools() -> tuple[ToolSpec, ...]:
     hit = _object(
         ("path", "line", "text"),
         path=_text("file"),
@@ -146,7 +150,7 @@ def _reading_tools() -> tuple[ToolSpec, ...]:
         ),
         workspace=True,
     )
-    return (read, glob, grep, stat)
+    return (grep, stat)
 
 
 def _writing_tools() -> tuple[ToolSpec, ...]:
@@ -206,6 +210,10 @@ def _writing_tools() -> tuple[ToolSpec, ...]:
         risk="write",
         workspace=True,
     )
+    return (write, append, copy, move, delete)
+
+
+def _converting_tools() -> tuple[ToolSpec, ...]:
     formats = {"enum": ["csv", "json", "jsonl", "yaml"], "description": "default: by the name's ending"}
     convert = _spec(
         "fs.convert",
@@ -219,7 +227,7 @@ def _writing_tools() -> tuple[ToolSpec, ...]:
         risk="write",
         workspace=True,
     )
-    return (write, append, copy, move, delete, convert)
+    return (convert,)
 
 
 def _json_tools() -> tuple[ToolSpec, ...]:
@@ -361,7 +369,8 @@ def _http_tools() -> tuple[ToolSpec, ...]:
 
 def builtin_tools() -> tuple[ToolSpec, ...]:
     """Every built-in tool, by name."""
-    tools = (*_reading_tools(), *_writing_tools(), *_json_tools(), *_text_tools(), *_http_tools())
+    files = (*_reading_tools(), *_looking_tools(), *_writing_tools(), *_converting_tools())
+    tools = (*files, *_json_tools(), *_text_tools(), *_http_tools())
     return tuple(sorted(tools, key=lambda tool: tool.tool))
 
 

@@ -109,7 +109,7 @@ def compile_expression(source: str, *, item_name: str = "item") -> Expression:
         raise RefusedExpressionError(source, faults) from None
 
 
-@functools.lru_cache(maxsize=8192)  # the expressions of a few hundred definitions; an entry is about 2 KB
+@functools.lru_cache(maxsize=4096)  # an entry takes 8 KB; a definition has a few dozen
 def _compiled(source: str) -> Expression:
     if len(source) > SOURCE_CHARS_MAX:
         text = f"an expression of {len(source)} characters; at most {SOURCE_CHARS_MAX}"

@@ -7,7 +7,13 @@ no second protobuf schema to keep. Field numbers are those of `cel/expr/syntax.p
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-_CONST, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = 3, 4, 5, 6, 7, 8, 9
+
+class _Kind:
+    """Numbers of the fields of an `Expr`, which tell what it is."""
+
+    CONST, IDENT, SELECT, CALL, LIST, STRUCT, COMPREHENSION = 3, 4, 5, 6, 7, 8, 9
+
+
 NODES_MAX = 500
 """Syntax nodes in one expression, macros expanded: more is a program, and belongs in a tool."""
 
@@ -100,10 +106,31 @@ def analyse(serialized: bytes) -> Analysis:
     Raises:
         TooManyNodesError: more than `NODES_MAX` nodes.
     """
-    checked = _wire(_first(_wire(serialized), 2))
     analysis = Analysis()
-    _Walker(analysis).visit(_first(checked, 4), frozenset())
+    _Walker(analysis).visit(_one_field(_first(_wire(serialized), 2), 4), frozenset())
     return analysis
+
+
+def _one_field(data: bytes, number: int) -> bytes:
+    """The field with this number; the maps of types and positions around it are passed over."""
+    at, end = 0, len(data)
+    while at < end:
+        key, at = _varint(data, at)
+        size, at = _varint(data, at)
+        if key & 7 == 0:
+            continue
+        if key >> 3 == number:
+            return data[at : at + size]
+        at += size
+    return b""
+
+
+def _node(expr: bytes) -> tuple[int, Wire]:
+    """What kind of node this is, and its fields; kind 0 for nothing."""
+    for number, value in _wire(expr):
+        if number != 2 and isinstance(value, bytes):
+            return number, _wire(value) if number != _Kind.CONST else []
+    return 0, []
 
 
 class _Walker:
@@ -114,28 +141,23 @@ class _Walker:
 
     def visit(self, expr: bytes, bound: frozenset[str]) -> None:
         """Add what the expression below reads; `bound` are the variables of the comprehensions around."""
-        fields = _wire(expr)
-        if not any(isinstance(value, bytes) for _, value in fields):
-            return
-        if self._variable(fields, bound):
+        kind, inner = _node(expr)
+        if kind in (_Kind.IDENT, _Kind.SELECT, _Kind.CALL) and self._variable(kind, inner, bound):
             return
         self._count()
-        for number, value in fields:
-            if not isinstance(value, bytes):
-                continue
-            inner = _wire(value)
-            if number == _SELECT:
+        match kind:
+            case _Kind.SELECT:
                 self.visit(_first(inner, 1), bound)
-            elif number == _CALL:
+            case _Kind.CALL:
                 self._call(inner, bound)
-            elif number == _LIST:
+            case _Kind.LIST:
                 for element in _all(inner, 1):
                     self.visit(element, bound)
-            elif number == _STRUCT:
+            case _Kind.STRUCT:
                 for entry in _all(inner, 2):
                     for side in (*_all(_wire(entry), 3), *_all(_wire(entry), 4)):
                         self.visit(side, bound)
-            elif number == _COMPREHENSION:
+            case _Kind.COMPREHENSION:
                 self._comprehension(inner, bound)
 
     def _count(self, nodes: int = 1) -> None:
@@ -151,7 +173,7 @@ class _Walker:
 
     def _comprehension(self, parts: Wire, bound: frozenset[str]) -> None:
         range_expr = _first(parts, 2)
-        makes_list = any(number == _LIST for number, _ in _wire(_first(parts, 4)))
+        makes_list = any(number == _Kind.LIST for number, _ in _wire(_first(parts, 4)))
         self.analysis.makes_list |= makes_list
         self.visit(range_expr, bound)
         variable = _text(parts, 1)
@@ -172,36 +194,31 @@ class _Walker:
             msg = f"it multiplies its data more than {GROWTH_MAX} times"
             raise TooManyNodesError(msg)
 
-    def _variable(self, fields: Wire, bound: frozenset[str]) -> bool:
-        """Note the variable with constant fields that this expression is, if it is. Walks down from the last field."""
+    def _variable(self, kind: int, inner: Wire, bound: frozenset[str]) -> bool:
+        """Note the variable with constant fields that this node is, if it is. Walks down from the last field."""
         steps: list[tuple[str, bool]] = []
         computed: list[bytes] = []
-        length = 0
-        while True:
+        length = 1
+        while kind != _Kind.IDENT:
+            if kind == _Kind.SELECT:
+                tested = any(found == 3 and is_set for found, is_set in inner)
+                steps.append((_text(inner, 2), tested))
+                target = _first(inner, 1)
+            elif kind == _Kind.CALL and _text(inner, 2) in ("_[_]", "_?._", "_[?_]"):
+                target, key = _all(inner, 3)
+                constant = _constant_text(key)
+                if constant is None:
+                    computed.append(key)
+                    steps = []  # what lies below a computed index is not known
+                else:
+                    steps.append((constant, _text(inner, 2) != "_[_]"))
+            else:
+                return False
+            kind, inner = _node(target)
             length += 1
             if length > NODES_MAX:
                 msg = f"more than {NODES_MAX} syntax nodes"
                 raise TooManyNodesError(msg)
-            number, value = next(((number, value) for number, value in fields if isinstance(value, bytes)))
-            assert isinstance(value, bytes)
-            inner = _wire(value)
-            if number == _IDENT:
-                break
-            if number == _SELECT:
-                tested = any(found == 3 and is_set for found, is_set in inner)
-                steps.append((_text(inner, 2), tested))
-                fields = _wire(_first(inner, 1))
-                continue
-            if number != _CALL or _text(inner, 2) not in ("_[_]", "_?._", "_[?_]"):
-                return False
-            target, key = _all(inner, 3)
-            constant = _constant_text(key)
-            if constant is None:
-                computed.append(key)
-                steps = []  # what lies below a computed index is not known
-            else:
-                steps.append((constant, _text(inner, 2) != "_[_]"))
-            fields = _wire(target)
         name = _text(inner, 1)
         self._count(length)
         for key in computed:
@@ -218,15 +235,15 @@ class _Walker:
 
 def _element(loop_step: bytes) -> bytes:
     """What `map` and `filter` add to their list: `accu + [element]`, perhaps under a condition."""
-    call = _wire(_first(_wire(loop_step), _CALL))
+    call = _wire(_first(_wire(loop_step), _Kind.CALL))
     arguments = [*_all(call, 3)]
     if _text(call, 2) == "_?_:_":
         return _element(arguments[1])
-    listed = _wire(_first(_wire(arguments[1]), _LIST)) if len(arguments) == 2 else []
+    listed = _wire(_first(_wire(arguments[1]), _Kind.LIST)) if len(arguments) == 2 else []
     return _first(listed, 1)
 
 
 def _constant_text(expr: bytes) -> str | None:
-    constant = _first(_wire(expr), _CONST)
+    constant = _first(_wire(expr), _Kind.CONST)
     fields = _wire(constant)
     return _text(fields, 6) if any(number == 6 for number, _ in fields) else None

@@ -1,6 +1,10 @@
 """Definitions that are refused by shape, reference or graph: each with its exact text, all of them at once."""
 
+import time
+
 import pytest
+import yaml
+from tests.benchmarks.definitions import definition
 
 from headrace.contracts import names
 from headrace.contracts.errors import DefinitionError
@@ -293,3 +297,13 @@ def test_a_long_chain_is_no_recursion() -> None:
     load_text(HEAD + "".join(chain) + "  s3000: {wait: {for: 1s}}\n")
     (problem,) = refused(HEAD + "".join(chain) + "  s3000: {wait: {for: 1s}, needs: s0}\n")
     assert problem.startswith("3:3: E1203 the steps wait for each other: s0 → s1 → s2")
+
+
+def test_two_hundred_steps_are_checked_at_the_pace_of_the_parser() -> None:
+    """About seven times what YAML alone takes; `tests.benchmarks.definitions` has the milliseconds."""
+    text = definition(salt=12_345)
+    began = time.perf_counter()
+    yaml.compose(text, Loader=yaml.CSafeLoader)
+    parsed = time.perf_counter()
+    load_text(text)
+    assert time.perf_counter() - parsed < 70 * (parsed - began)
