@@ -16,8 +16,8 @@ async def resolve(log: EventLog, tenant: str, value: Value) -> Any:
     Raises:
         NotFoundError: what it refers to is not stored (any more). CorruptError: what is stored is something else.
     """
-    inline = not isinstance(value.json, msgspec.UnsetType)
-    data = bytes(value.json) if inline else await blobs.get(log, tenant, value.ref)
+    data = bytes(value.json) if isinstance(value.json, msgspec.Raw) else await blobs.get(log, tenant, value.ref)
+
     if value.form == "items":
         results = msgspec.json.decode(data, type=tuple[ItemResult, ...])
         stored = {ref: msgspec.json.decode(await blobs.get(log, tenant, ref)) for ref in item_refs(results)}

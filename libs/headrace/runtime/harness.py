@@ -14,14 +14,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily
-
 from headrace.contracts import names
 from headrace.contracts.errors import ConfigError, HeadraceError, UnavailableError
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
-from headrace.runtime.health import health_app, serve_http
 from headrace.runtime.loop import run as run_loop
 from headrace.runtime.supervisor import SupervisionError, Supervisor
 
@@ -229,7 +225,9 @@ async def serve(service: Service, *, supervisor: Supervisor, broker: Broker, clo
     try:
         async with supervisor:
             if options.health_port:
-                app = health_app(hosted, _registry(hosted, supervisor))
+                from headrace.runtime.health import health_app, serve_http  # a web server: not for a local run
+
+                app = health_app(hosted, supervisor)
                 supervisor.start("health", lambda: serve_http(app, host=options.health_host, port=options.health_port))
             try:
                 await hosted.start()
@@ -274,27 +272,6 @@ def _give_up() -> None:
     log.critical("service.stuck", extra={"code": names.EXIT_BUG})
     logging.shutdown()
     os._exit(names.EXIT_BUG)
-
-
-def _registry(hosted: Hosted, supervisor: Supervisor) -> CollectorRegistry:
-    class Vitals:
-        """Read when scraped, so nothing is counted twice."""
-
-        def collect(self) -> list[GaugeMetricFamily]:
-            """See prometheus_client.registry.Collector."""
-            crashes = GaugeMetricFamily("headrace_task_crashes", "Failures of tasks", labels=["task"])
-            for task, count in supervisor.crashes.items():
-                crashes.add_metric([task], count)
-            return [
-                GaugeMetricFamily("headrace_ready", "1 while ready", value=float(hosted.ready)),
-                GaugeMetricFamily("headrace_loop_lag_seconds", "Lateness of the loop", value=hosted.loop_lag_s),
-                GaugeMetricFamily("headrace_tasks", "Living spawned tasks", value=supervisor.spawned),
-                crashes,
-            ]
-
-    registry = CollectorRegistry()
-    registry.register(Vitals())
-    return registry
 
 
 def _exit_code(error: HeadraceError) -> int:

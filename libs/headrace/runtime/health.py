@@ -10,12 +10,14 @@ from typing import Any, Final, Protocol
 
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.contracts.errors import ConfigError
+from headrace.runtime.supervisor import Supervisor
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BACKLOG: Final = 128
@@ -39,13 +41,17 @@ class Vitals(Protocol):
         """It may be given work."""
         ...
 
+    loop_lag_s: float
+    """How late the loop's heartbeat came last."""
+
     def describe(self) -> dict[str, Any]:
         """Why, for people."""
         ...
 
 
-def health_app(vitals: Vitals, registry: CollectorRegistry) -> Starlette:
+def health_app(vitals: Vitals, supervisor: Supervisor) -> Starlette:
     """The web application: 200 when true, 503 when not, the reasons as JSON either way."""
+    registry = _registry(vitals, supervisor)
 
     def answer(claim: Callable[[], bool]) -> Callable[[Request], Any]:
         async def endpoint(_: Request) -> Response:
@@ -66,6 +72,27 @@ def health_app(vitals: Vitals, registry: CollectorRegistry) -> Starlette:
             Route("/metrics", metrics),
         ]
     )
+
+
+def _registry(vitals: Vitals, supervisor: Supervisor) -> CollectorRegistry:
+    class Vital:
+        """Read when scraped, so nothing is counted twice."""
+
+        def collect(self) -> list[GaugeMetricFamily]:
+            """See prometheus_client.registry.Collector."""
+            crashes = GaugeMetricFamily("headrace_task_crashes", "Failures of tasks", labels=["task"])
+            for task, count in supervisor.crashes.items():
+                crashes.add_metric([task], count)
+            return [
+                GaugeMetricFamily("headrace_ready", "1 while ready", value=float(vitals.ready)),
+                GaugeMetricFamily("headrace_loop_lag_seconds", "Lateness of the loop", value=vitals.loop_lag_s),
+                GaugeMetricFamily("headrace_tasks", "Living spawned tasks", value=supervisor.spawned),
+                crashes,
+            ]
+
+    registry = CollectorRegistry()
+    registry.register(Vital())
+    return registry
 
 
 class _Server(uvicorn.Server):
