@@ -18,7 +18,8 @@ from headrace.pipeline.compile import compile_plan
 from headrace.pipeline.definitions import Definition
 from headrace.pipeline.plan import Plan
 from headrace.runtime.clock import rfc3339
-from headrace_scheduler.state import Run, created, evolve
+from headrace_scheduler.records import Run
+from headrace_scheduler.state import created, evolve
 
 NOON_MS = 1_764_072_000_000
 TENANT = "default"

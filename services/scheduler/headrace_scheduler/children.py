@@ -15,7 +15,7 @@ from headrace.contracts.errors import TerminalError
 from headrace.contracts.failure import Failure
 from headrace.runtime.eventlog import Expected
 from headrace_scheduler import messages
-from headrace_scheduler.state import CHILD, Inst, Run
+from headrace_scheduler.records import CHILD, Inst, Run
 
 if TYPE_CHECKING:  # the partition calls these functions; naming its type back is no dependency
     from headrace_scheduler.partition import Entry, Partition
@@ -51,7 +51,10 @@ def is_unsettled(partition: "Partition", entry: "Entry") -> bool:
     """True while something that `follow` published has not shown in the log. It may have been lost."""
     run = entry.run
     if not run.ended and any(
-        inst is not None and inst.begun is not None and inst.status == CHILD and inst.begun.child not in partition.entries
+        inst is not None
+        and inst.begun is not None
+        and inst.status == CHILD
+        and inst.begun.child not in partition.entries
         for inst in map(run.get, run.active)
     ):
         return True

@@ -26,8 +26,8 @@ from headrace_scheduler.orders import (
     outputs_template,
     render_outputs,
 )
+from headrace_scheduler.records import CHILD, FANNED, RUNNING, SLEEPING, Inst, Run, is_claimed
 from headrace_scheduler.retry import retry_delay_ms
-from headrace_scheduler.state import CHILD, FANNED, RUNNING, SLEEPING, Inst, Run, is_claimed
 
 CANCEL_GRACE_MS: Final = 10_000
 """How long a cancelled run waits for its children to say that they stopped."""

@@ -13,7 +13,8 @@ from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler.orders import Content, content_for, make_order
-from headrace_scheduler.state import RUNNING, Run, apply, draft_of, fan_results, item_of
+from headrace_scheduler.records import RUNNING, Run, draft_of, fan_results, item_of
+from headrace_scheduler.state import apply
 
 FULL_BYTES: Final = names.DECISION_BYTES_MAX * 3 // 8
 """One more question may add the values of an item, of its foreach and of the run, 64 KiB each, and must still fit."""

@@ -24,7 +24,7 @@ from headrace.runtime.eventlog import BusMessage, Subscription
 from headrace.runtime.presence import Presence
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.partition import REPUBLISH_S, Entry, Partition, Shared
-from headrace_scheduler.state import RUNNING, Inst, is_claimed
+from headrace_scheduler.records import RUNNING, Inst, is_claimed
 
 log = logging.getLogger("headrace.scheduler")
 

@@ -10,7 +10,7 @@ from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import SPECVERSION
 from headrace.runtime.clock import rfc3339
 from headrace_scheduler.decide import Decision
-from headrace_scheduler.state import Run
+from headrace_scheduler.records import Run
 
 DECIDED = "io.headrace.run.decided.v1"
 ORDERED = "io.headrace.step.ordered.v1"

@@ -17,7 +17,7 @@ from headrace.contracts.envelope import Value
 from headrace.pipeline.expressions import Expression, Template, render
 from headrace.pipeline.plan import Node, Plan, node_of
 from headrace_scheduler.deadlines import OUTPUTS, timeout_ms
-from headrace_scheduler.state import Inst, Run
+from headrace_scheduler.records import Inst, Run
 from headrace_scheduler.values import Bindings, bind, has_long_list, is_small, materialise
 
 BINDINGS_BYTES_MAX: Final = names.ORDER_BYTES_MAX // 2

@@ -35,8 +35,9 @@ from headrace_scheduler import children, messages, snapshots
 from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.plans import Plans
+from headrace_scheduler.records import Run
 from headrace_scheduler.room import Room
-from headrace_scheduler.state import Run, created, evolve
+from headrace_scheduler.state import created, evolve
 
 log = logging.getLogger("headrace.scheduler")
 

@@ -23,8 +23,8 @@ from headrace_scheduler.intake import Intake
 from headrace_scheduler.intake_sweep import IntakeSweep
 from headrace_scheduler.partition import Partition, Shared
 from headrace_scheduler.plans import Plans
+from headrace_scheduler.records import RUNNING
 from headrace_scheduler.room import Room
-from headrace_scheduler.state import RUNNING
 from headrace_scheduler.triggers import Triggers
 
 log = logging.getLogger("headrace.scheduler")

@@ -15,7 +15,7 @@ from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.errors import RetryableError, UnknownOutcomeError
 from headrace.runtime.crashpoints import crashpoint
 from headrace.runtime.eventlog import Broker
-from headrace_scheduler.state import Run
+from headrace_scheduler.records import Run
 
 log = logging.getLogger("headrace.scheduler")
 

@@ -19,7 +19,7 @@ from headrace.pipeline.plan import Node, node_of
 from headrace_scheduler.deadlines import attempt_window_ms
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import Content, content_for, evaluable_here
-from headrace_scheduler.state import FANNED, SUCCEEDED
+from headrace_scheduler.records import FANNED, SUCCEEDED
 from headrace_scheduler.values import bind, materialise, needed
 
 NULL: Final = Value(json=inline(None).json)

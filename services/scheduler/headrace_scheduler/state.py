@@ -12,7 +12,6 @@ Three rules keep every reader's state equal:
 """
 
 from bisect import insort
-from copy import copy
 from typing import Final, assert_never
 
 import msgspec
@@ -22,22 +21,25 @@ from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Node, Plan, node_of
 from headrace_scheduler.deadlines import attempt_window_ms
+from headrace_scheduler.records import (
+    ACTIVE,
+    CANCELLED,
+    CHILD,
+    FAILED,
+    FANNED,
+    READY,
+    RUNNING,
+    SKIPPED,
+    SLEEPING,
+    SUCCEEDED,
+    WAITING,
+    Fan,
+    Inst,
+    Report,
+    item_of,
+)
+from headrace_scheduler.records import Run as Run
 
-WAITING: Final = "waiting"
-READY: Final = "ready"
-RUNNING: Final = "running"
-SLEEPING: Final = "sleeping"
-"""A timer has to fire first: a retry's delay, a wait, a deferred order."""
-FANNED: Final = "fanned"
-CHILD: Final = "child"
-SUCCEEDED: Final = "succeeded"
-FAILED: Final = "failed"
-SKIPPED: Final = "skipped"
-CANCELLED: Final = "cancelled"
-ENDED: Final = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELLED})
-ACTIVE: Final = frozenset({RUNNING, SLEEPING, FANNED, CHILD})
-
-RUN_ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 CONTROLLABLE: Final = {
     "pause": ("running",),
     "resume": ("paused",),
@@ -46,221 +48,6 @@ CONTROLLABLE: Final = {
 """In which status a control changes anything."""
 INPUTS_REMEMBERED: Final = 64
 """Inputs are deduplicated by the broker for two minutes; this covers later redeliveries of the same command."""
-
-
-class Report(msgspec.Struct, omit_defaults=True):
-    """An accepted report that no decision has dealt with yet."""
-
-    id: str
-    value: Value | None = None
-    failure: Failure | None = None
-    deferred: str = ""
-    deferred_ms: int = 0
-    usage: ev.Usage | None = None
-
-
-class Fan(msgspec.Struct, omit_defaults=True):
-    """The window of a `foreach`: what is in flight, and results by index."""
-
-    count: int
-    items: list[msgspec.Raw] | None = None
-    """The list, split; None when it is held by reference."""
-    ref: str = ""
-    cursor: int = 0
-    in_flight: int = 0
-    done: int = 0
-    failed: int = 0
-    results: dict[int, ItemResult] = {}
-
-
-class Inst(msgspec.Struct, omit_defaults=True):
-    """A step instance. `path` is e.g. `review`, `review[3]`, or `review?when` for a condition evaluated elsewhere."""
-
-    path: str
-    status: str = WAITING
-    unmet: int = 0
-    attempt: int = 0
-    offer: int = 0
-    """The newest offer seen in the log; 0 before the first."""
-    want_offer: int = 0
-    """The newest offer that ought to be in the log."""
-    order_seq: int = 0
-    """Sequence of the newest offer."""
-    lost: int = 0
-    """Offers of this attempt made because a holder died."""
-    queue: str = ""
-    decision: str = ""
-    version: int = 0
-    first_ms: int = 0
-    scheduled_ms: int = 0
-    not_after_ms: int = 0
-    due_ms: int = 0
-    timer: str = ""
-    timer_ms: int = 0
-    input_sha: str = ""
-    claim_seq: int = 0
-    claim_attempt: int = 0
-    claim_holder: str = ""
-    claim_base: int = 0
-    """The claim that the current attempt may follow: 0, or that of an attempt known to be over."""
-    report: Report | None = None
-    output: Value | None = None
-    failure: Failure | None = None
-    usage: ev.Usage | None = None
-    """What the attempt that ended it used."""
-    fan: Fan | None = None
-    child: str = ""
-    begun: ev.ChildStarted | None = None
-    """What the child's first decision derives from."""
-
-
-class Run(msgspec.Struct, omit_defaults=True):
-    """A run. Everything `decide` needs beside the plan."""
-
-    run: str
-    tenant: str
-    pipeline: str
-    defdigest: str
-    status: str = "running"
-    """running, paused, cancelling, stalled, completed, failed, cancelled."""
-    version: int = 0
-    decision_id: str = ""
-    decision_seq: int = 0
-    created_ms: int = 0
-    deadline_ms: int = 0
-    cancel_due_ms: int = 0
-    inputs: Value = Value()
-    outputs: Value | None = None
-    failure: Failure | None = None
-    labels: dict[str, str] = {}
-    request: str = ""
-    parent: str = ""
-    parent_path: str = ""
-    depth: int = 1
-    traceparent: str = ""
-    tracestate: str = ""
-    correlation: str = ""
-    durability: str = ""
-    insts: dict[str, Inst] = {}
-    ready: list[tuple[int, int, str]] = []
-    """(−priority, place in the file, path), sorted: the order in which steps start is the same everywhere."""
-    active: dict[str, None] = {}
-    reported: dict[str, None] = {}
-    unordered: dict[str, None] = {}
-    """Instances whose newest wanted offer has not been seen in the log."""
-    out: dict[str, int] = {}
-    """Orders in flight by queue."""
-    open: int = 0
-    """Steps of the root scope that have not ended."""
-    in_flight: int = 0
-    """Instances that count against `max_parallel`: running orders and children."""
-    controls: list[tuple[str, str]] = []
-    """(cancel | pause | resume, reason), each of which will change something, that no decision has dealt with yet."""
-    cancel_reason: str = ""
-    inputs_seen: list[str] = []
-    late: int = 0
-    """Messages that changed nothing: stale reports, decisions of a lost race."""
-
-    def get(self, path: str) -> Inst | None:
-        """The instance to read."""
-        return self.insts.find(path) if isinstance(self.insts, Overlay) else self.insts.get(path)
-
-    def edit(self, path: str) -> Inst:
-        """The instance to change; made when it does not exist yet."""
-        if isinstance(self.insts, Overlay):
-            return self.insts.edit(path)
-        inst = self.insts.get(path)
-        if inst is None:
-            inst = self.insts[path] = Inst(path)
-        return inst
-
-    def drop(self, path: str) -> None:
-        """Forget an instance whose result is kept elsewhere."""
-        if isinstance(self.insts, Overlay):
-            self.insts.drop(path)
-        else:
-            self.insts.pop(path, None)
-
-    @property
-    def ended(self) -> bool:
-        """No decision may follow."""
-        return self.status in RUN_ENDED
-
-
-class Overlay(dict[str, Inst]):
-    """Instances of a draft. Reads fall through to the base; what is changed is copied first."""
-
-    __slots__ = ("base", "dropped")
-
-    def __init__(self, base: dict[str, Inst]) -> None:
-        super().__init__()
-        self.base = base
-        self.dropped: set[str] = set()
-
-    def find(self, path: str) -> Inst | None:
-        """The instance to read."""
-        inst = self.get(path)
-        if inst is None and path not in self.dropped:
-            return self.base.get(path)
-        return inst
-
-    def edit(self, path: str) -> Inst:
-        """The instance to change."""
-        inst = self.get(path)
-        if inst is None:
-            below = None if path in self.dropped else self.base.get(path)
-            inst = Inst(path) if below is None else copy(below)
-            if inst.fan is not None:
-                # Only results of this decision are written to the copy; `fan_results` reads through.
-                inst.fan = copy(inst.fan)
-                inst.fan.results = {}
-            self.dropped.discard(path)
-            self[path] = inst
-        return inst
-
-    def drop(self, path: str) -> None:
-        """Forget an instance."""
-        self.pop(path, None)
-        self.dropped.add(path)
-
-
-def draft_of(run: Run) -> Run:
-    """A run to try events on: changing it leaves `run` as it is."""
-    draft = copy(run)
-    draft.insts = Overlay(run.insts)
-    draft.ready, draft.active, draft.reported = run.ready.copy(), run.active.copy(), run.reported.copy()
-    draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
-    return draft
-
-
-def fan_results(run: Run, path: str) -> list[ItemResult]:
-    """The results of a finished `foreach`, in the list's order."""
-    inst = run.get(path)
-    assert inst is not None and inst.fan is not None, path
-    merged = inst.fan.results
-    if isinstance(run.insts, Overlay):
-        below = run.insts.base.get(path)
-        if below is not None and below.fan is not None:
-            merged = below.fan.results | merged
-    return [merged[index] for index in range(inst.fan.count)]
-
-
-def item_of(path: str) -> tuple[str, int] | None:
-    """`review[3]` → ("review", 3); None for an instance that is no item."""
-    if not path.endswith("]"):
-        return None
-    owner, _, index = path[:-1].rpartition("[")
-    return owner, int(index)
-
-
-def is_claimed(inst: Inst, plan: Plan) -> bool:
-    """An at-most-once call may have happened: there is a claim that the current attempt did not know of, or its own."""
-    if "?" in inst.path or node_of(plan, inst.path).effect != "at_most_once":
-        return False
-    return inst.claim_seq != inst.claim_base
-
-
-# --- the fold ----------------------------------------------------------------------------------
 
 
 def created(message: ev.RunDecided) -> Run | None:

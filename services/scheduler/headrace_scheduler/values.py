@@ -15,7 +15,7 @@ from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.plan import Node, Plan, node_of
 from headrace.runtime.values import foreach_output
-from headrace_scheduler.state import FAILED, SKIPPED, SUCCEEDED, Inst, Run, item_of
+from headrace_scheduler.records import FAILED, SKIPPED, SUCCEEDED, Inst, Run, item_of
 
 Bindings = dict[str, Value]
 _STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", SKIPPED: "skipped"}

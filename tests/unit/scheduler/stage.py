@@ -22,7 +22,8 @@ from headrace.runtime.values import foreach_output
 from headrace_scheduler import messages
 from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
 from headrace_scheduler.orders import content_for, make_order
-from headrace_scheduler.state import Run, created, evolve
+from headrace_scheduler.records import Run
+from headrace_scheduler.state import created, evolve
 
 _WORK = re.compile(r"hr\.evt\.[^.]+\.[^.]+\.[^.]+\.[^.]+\.[^.]+\.scheduled\.(.+)")
 DECISIONS_MAX = 20_000

@@ -16,7 +16,7 @@ from headrace.contracts import events as ev
 from headrace.contracts.codec import encode
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler.decide import Decision
-from headrace_scheduler.state import ACTIVE, ENDED, RUNNING, Run, item_of
+from headrace_scheduler.records import ACTIVE, ENDED, RUNNING, Run, item_of
 
 ROUNDS_MAX = 600
 """Five steps, each a map of four with three attempts, need about 200 rounds."""

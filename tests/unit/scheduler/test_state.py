@@ -35,7 +35,8 @@ from headrace.runtime.memory import MemoryBroker
 from headrace.runtime.memory_server import MemoryServer
 from headrace.runtime.streams import stream_specs
 from headrace_scheduler import snapshots
-from headrace_scheduler.state import Run, apply, created, draft_of, evolve, item_of
+from headrace_scheduler.records import Run, draft_of, item_of
+from headrace_scheduler.state import apply, created, evolve
 
 PLAN = plan({"a": tool(), "b": tool(needs=["a"])})
 
