@@ -18,13 +18,11 @@ HEADRACE = (sys.executable, "-m", "headrace.cli.app")
 
 def environ(**more: str) -> dict[str, str]:
     """The environment without settings of whoever runs the tests."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(("HEADRACE_", "OPENAI_"))}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | more
+    ours = ("HEADRACE_", "OPENAI_", "PYTHONDONTWRITEBYTECODE")  # the last would compile everything at each start
+    return {name: text for name, text in os.environ.items() if not name.startswith(ours)} | more
 
 
-def headrace(
-    cwd: Path, *arguments: str, timeout_s: float = 60, **env: str
-) -> "subprocess.CompletedProcess[str]":
+def headrace(cwd: Path, *arguments: str, timeout_s: float = 60, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     return subprocess.run(
         [*HEADRACE, *arguments],

@@ -27,19 +27,21 @@ STEPS = 8
 
 
 def ledger(folder: Path, *, latency_ms: int = 150) -> Path:
-    """A chain in which each step writes its name into a ledger and a slow model call follows it."""
+    """A chain in which each step writes its name into a ledger and a slow model call follows it.
+
+    Appending is no call to repeat blindly: without `on_unknown` a kill in the middle of one would fail the run.
+    """
     (folder / "slow.yaml").write_text(f"answers: [{{text: done, latency_ms: {latency_ms}}}]\n")
     steps, before = [], ""
     for number in range(STEPS):
         needs = f"needs: [{before}], " if before else ""
-        steps.append(f"  write{number}: {{{needs}tool: fs.append, with: {{path: ledger.txt, text: \"w{number}\\n\"}}}}")
-        steps.append(
-            f"  think{number}: {{needs: [write{number}], llm: {{model: script/slow.yaml, prompt: go on}}}}"
-        )
+        call = f'tool: fs.append, on_unknown: retry, with: {{path: ledger.txt, text: "w{number}\\n"}}'
+        steps.append(f"  write{number}: {{{needs}{call}}}")
+        steps.append(f"  think{number}: {{needs: [write{number}], llm: {{model: script/slow.yaml, prompt: go on}}}}")
         before = f"think{number}"
     steps.append(f"  read: {{needs: [{before}], tool: fs.read, with: {{path: ledger.txt}}}}")
     text = "pipeline: ledger\nworkspace: true\nsteps:\n" + "\n".join(steps)
-    text += "\noutputs: {ledger: \"${{ steps.read.output.content }}\"}\n"
+    text += '\noutputs: {ledger: "${{ steps.read.output.content }}"}\n'
     return written(folder, "ledger.yaml", text)
 
 

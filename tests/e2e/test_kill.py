@@ -1,9 +1,10 @@
 """`kill -9` of the whole process group of `headrace run`, then the same command: nothing completed is done again.
 
-`ack_wait` stays 30 s, so a run that finishes in less has not waited for it. HEADRACE_SOAK is the number of random points.
+`ack_wait` stays 30 s, so a run that finishes in less has not waited for it. HEADRACE_SOAK is the number of random
+points.
 """
 
-import json
+import asyncio
 import os
 import random
 import time
@@ -12,8 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from headrace.contracts import events as ev
+from headrace.local.nats_server import NatsServer
+from headrace.runtime.clock import SystemClock
+from headrace.runtime.jetstream import connect
 from tests.e2e.command import Started, headrace, lines, processes_of, until
 from tests.e2e.pipelines import STEPS, ledger
+from tests.engine import events_of, history
 
 POINTS = int(os.environ.get("HEADRACE_SOAK", "3"))
 RESUMED_WITHIN_S = 20.0
@@ -22,7 +28,21 @@ STEP_S = 0.15
 """About how long a model call of the chain takes; a kill comes somewhere in it, or in the steps beside it."""
 
 
-def finish(folder: Path, file: Path, killed: Started) -> None:
+async def exported(folder: Path, run: str) -> list[ev.StoredMessage]:
+    """The run's messages as they lie in the store of a data directory that nobody uses."""
+    clock = SystemClock()
+    server = NatsServer(folder / ".headrace/nats", clock=clock)
+    await server.start()
+    try:
+        broker = await connect(server.url, name="test", clock=clock)
+        found = await history(broker, run)
+        await broker.close()
+    finally:
+        await server.stop()
+    return found
+
+
+async def finish(folder: Path, file: Path, killed: Started) -> None:
     """Run the same command to the end and check the log and the ledger."""
     before = set(killed.completed())
     until(lambda: not processes_of(folder), within_s=5, what="processes left after kill -9")
@@ -34,18 +54,7 @@ def finish(folder: Path, file: Path, killed: Started) -> None:
     assert took_s < RESUMED_WITHIN_S, took_s
     began_again = {each["path"] for each in said if each["event"] == "step.scheduled"}
     assert not before & began_again, "a step completed before the kill was scheduled again"
-    run = said[0]["run"]
-    with Started(folder, "up", "--json") as system:
-        system.until(lambda: any("ready" in line for line in system.lines), what="up")
-        exported = lines(headrace(folder, "export", run).stdout)
-        system.interrupt()
-        system.wait()
-    ends = Counter(
-        event["path"]
-        for message in exported
-        for event in json.loads(message["body"])["data"].get("events", ())
-        if event["type"] == "io.headrace.step.completed.v1"
-    )
+    ends = Counter(done.path for done in events_of(await exported(folder, said[0]["run"]), ev.StepCompleted))
     assert set(ends.values()) == {1}, ends
     assert len(ends) == 2 * STEPS + 1
     written = Counter(said[-1]["outputs"]["ledger"].split())
@@ -57,16 +66,16 @@ def finish(folder: Path, file: Path, killed: Started) -> None:
 
 
 @pytest.mark.parametrize("seed", range(POINTS))
-def test_fault_kill_9_at_a_random_moment(tmp_path: Path, seed: int) -> None:
+async def test_fault_kill_9_at_a_random_moment(tmp_path: Path, seed: int) -> None:
     """Wherever it falls, the run finishes with each step completed once."""
     draw = random.Random(seed)
     file = ledger(tmp_path)
     with Started(tmp_path, "run", str(file), "--json") as started:
         steps = draw.randrange(2 * STEPS)
         started.until(lambda: len(started.completed()) >= steps and started.lines, what=f"{steps} steps")
-        time.sleep(draw.uniform(0, STEP_S))
+        await asyncio.sleep(draw.uniform(0, STEP_S))
         started.kill_group()
-    finish(tmp_path, file, started)
+    await finish(tmp_path, file, started)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +88,7 @@ def test_fault_kill_9_at_a_random_moment(tmp_path: Path, seed: int) -> None:
         "inside_snapshot:1",
     ],
 )
-def test_fault_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
+async def test_fault_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
     """In a step, between decision and orders, between report and acknowledgement, inside a snapshot."""
     reached = tmp_path / "reached"
     latency_ms = 1_500 if "snapshot" in point else 150  # the first snapshot is due after 10 s
@@ -90,7 +99,7 @@ def test_fault_kill_9_at_a_named_point(tmp_path: Path, point: str) -> None:
         started.until(reached.exists, what=f"{point} is reached")
         assert started.wait(10) == -9
     assert reached.read_text() == point.partition(":")[0] + "\n"
-    finish(tmp_path, file, started)
+    await finish(tmp_path, file, started)
 
 
 def test_fault_kill_9_of_nats_server_alone(tmp_path: Path) -> None:

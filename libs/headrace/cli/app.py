@@ -244,13 +244,11 @@ def migrate(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    _open_standard_streams()
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        try:
-            app(words, standalone_mode=False)
-            return names.EXIT_OK
-        finally:
-            sys.stdout.flush()
+        app(words, prog_name="headrace", standalone_mode=False)
+        return names.EXIT_OK
     except _Ended as ended:
         return ended.code
     except typer.Exit as ended:
@@ -259,13 +257,19 @@ def main(arguments: list[str] | None = None) -> int:
         return _usage(error)
     except (Abort, KeyboardInterrupt):
         return names.EXIT_DETACHED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
-        return names.EXIT_PIPE
     except Exception as error:  # noqa: BLE001  # the last word on any failure: one line, one exit code
         from headrace.cli.output import report_error
 
         return report_error(error, as_json="--json" in words)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller has closed one, nothing else may get its number: event loops take low ones for what they say."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
 
 
 def _usage(error: TyperException) -> int:

@@ -1,11 +1,13 @@
 """The broker that a command talks to: HEADRACE_NATS_URL, else what runs in this data directory."""
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.cli.output import note
 from headrace.client.client import Client
 from headrace.contracts import names
 from headrace.contracts.errors import UnavailableError
@@ -14,6 +16,15 @@ from headrace.runtime.clock import Clock, SystemClock
 from headrace.runtime.config import Settings, load
 from headrace.runtime.entropy import SystemEntropy
 from headrace.runtime.jetstream import JetStreamBroker, connect
+
+
+class _ConnectionNotes(logging.Handler):
+    """Of all that is logged below a command, people need one thing: why nothing happens just now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        if record.msg == "broker.disconnected":
+            note("the connection is lost; waiting for the broker")
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,6 +81,7 @@ async def connected(
     settings = cli_settings(data_dir)
     clock = SystemClock()
     url = broker_url(settings)
+    logging.getLogger().handlers[:] = [_ConnectionNotes()]
     broker = await connect(url, name="cli", creds=settings.nats_creds or None, clock=clock, deadline_s=within_s)
     try:
         client = client_of(broker, settings, clock)

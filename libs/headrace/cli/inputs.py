@@ -47,7 +47,9 @@ def _parsed(name: str, text: str) -> Any:
     try:
         return load_bytes(text.encode("utf-8", "surrogateescape"), f"-i {name}").document
     except RefusedDefinitionError as error:
-        raise InputsError(str(error)) from None
+        problem = error.found[0]
+        msg = f"-i {name}={text[:80]}: {problem.text}"
+        raise InputsError(msg) from None
 
 
 def complete_inputs(plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,19 @@ class UsageError(TerminalError):
     exit_code = names.EXIT_USAGE
 
 
+class PipeGoneError(HeadraceError):
+    """Standard output has no reader any more: nothing is left to say, and to nobody."""
+
+    code = "pipe_gone"
+    exit_code = names.EXIT_PIPE
+
+
 def say(text: str = "") -> None:
     """A line of the result."""
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:  # under a name of our own: typer has its own idea of this one
+        raise PipeGoneError from error
 
 
 def note(text: str) -> None:
@@ -47,7 +57,7 @@ def note(text: str) -> None:
 
 def emit(value: Any) -> None:
     """A JSON object on a line of its own."""
-    print(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")), flush=True)
+    say(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")))
 
 
 def value_text(value: Any) -> str:
@@ -75,6 +85,9 @@ def failure_json(failure: Failure) -> dict[str, Any]:
 
 def report_error(error: Exception, *, as_json: bool) -> int:
     """Show how a command failed; gives its exit code."""
+    if isinstance(error, PipeGoneError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return error.exit_code
     if not isinstance(error, HeadraceError):
         if os.environ.get("HEADRACE_LOG_LEVEL") == "debug":
             traceback.print_exception(error)

@@ -62,12 +62,25 @@ async def lock(data_dir: Path, *, clock: Clock) -> int:
 
 
 def _opened(data_dir: Path) -> int:
+    make_data_dir(data_dir)
+    try:
+        return os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        msg = f"cannot use {data_dir} as data directory: {error.strerror}"
+        raise ConfigError(msg) from error
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Make the directory, and keep it out of everybody's version control.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         ignore = data_dir / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n", encoding="ascii")
-        return os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         msg = f"cannot use {data_dir} as data directory: {error.strerror}"
         raise ConfigError(msg) from error

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from headrace.contracts.errors import ConfigError
+from headrace.local.datadir import make_data_dir
 from headrace.runtime.logging import configure
 from headrace_step_executor.attempt import WORKSPACES
 
@@ -26,12 +28,22 @@ def local_logging(data_dir: Path, level: str, *, name: str = "headrace") -> Iter
 
 
 def log_file(data_dir: Path, name: str) -> Path:
-    """`logs/<name>.log`; a long one of earlier processes is set aside as `.1`, in place of the one before."""
+    """`logs/<name>.log`; a long one of earlier processes is set aside as `.1`, in place of the one before.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     folder = data_dir / LOGS
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.log"
-    if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
-        path.replace(path.with_suffix(".log.1"))
+    try:
+        make_data_dir(data_dir)
+        folder.mkdir(exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
+            path.replace(path.with_suffix(".log.1"))
+        path.touch()
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror}"
+        raise ConfigError(msg) from error
     return path
 
 

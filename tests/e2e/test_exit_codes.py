@@ -1,0 +1,201 @@
+"""Every refusal of the command line: one line, one code, one exit code."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from headrace.local.nats_server import NatsServer
+from tests.e2e.command import environ, headrace, lines
+from tests.e2e.pipelines import GREET, written
+
+NOBODY = "nats://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "Usage: headrace"),
+        (("rum",), "error: usage: No such command 'rum'"),
+        (("run",), "error: usage: Missing argument 'FILE'"),
+        (("run", "greet.yaml", "--jsn"), "error: usage: No such option: --jsn"),
+        (("run", "greet.yaml", "-i", "who"), "error: usage: -i who: expected name=value"),
+        (("run", "greet.yaml", "-i", "who=a", "-i", "who=b"), "error: usage: -i who: given twice"),
+        (("service", "schedule"), "error: usage: no service 'schedule'; there are scheduler, step-executor"),
+        (("admin", "migrate", "--cap", "llm"), "error: usage: --cap llm: expected queue=number"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_64(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    """Usage."""
+    written(tmp_path, "greet.yaml", GREET)
+    done = headrace(tmp_path, *arguments)
+    assert done.returncode == 64, done
+    assert says in done.stdout + done.stderr
+
+
+def test_a_refused_definition_is_65_with_every_problem(tmp_path: Path) -> None:
+    """One line each, with its place; the same from `run`, which starts nothing."""
+    written(tmp_path, "bad.yaml", "pipeline: bad\nsteps:\n  a: {tool: fs.red, with: {}}\n  b: {promt: hi}\n")
+    checked = headrace(tmp_path, "validate", "bad.yaml")
+    assert checked.returncode == 65
+    assert checked.stdout.splitlines()[0].startswith("bad.yaml:3:")
+    assert len(checked.stdout.splitlines()) >= 2
+    run = headrace(tmp_path, "run", "bad.yaml")
+    assert (run.returncode, run.stderr) == (65, checked.stdout)
+    assert not (tmp_path / ".headrace").exists()
+    said = lines(headrace(tmp_path, "validate", "bad.yaml", "--json").stdout)
+    assert said[0]["ok"] is False
+    assert said[0]["problems"][0]["line"] == 3
+
+
+@pytest.mark.parametrize(
+    ("pair", "says"),
+    [
+        ("whom=x", "no input `whom`; did you mean `who`?"),
+        ("times=0", "the input `times`"),
+        ("times=many", "the input `times`"),
+        ("times=[1", "-i times=[1: not YAML"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_65(tmp_path: Path, pair: str, says: str) -> None:
+    """Checked before anything is started."""
+    written(tmp_path, "greet.yaml", GREET)
+    done = headrace(tmp_path, "run", "greet.yaml", "-i", pair)
+    assert done.returncode == 65, done
+    assert done.stderr.startswith("error: inputs_invalid: ")
+    assert says in done.stderr
+    assert not (tmp_path / ".headrace").exists()
+
+
+def test_input_2_a_file_that_cannot_be_read_is_66(tmp_path: Path) -> None:
+    """Missing, a directory, a FIFO that would block: path and reason."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    for name in ("missing.yaml", "folder.yaml", "pipe.yaml"):
+        for command in ("run", "validate", "submit"):
+            began_s = time.monotonic()
+            done = headrace(tmp_path, command, name)
+            assert done.returncode == 66, (command, done)
+            assert done.stderr.startswith(f"error: no_input: {name}: "), done.stderr
+            assert time.monotonic() - began_s < 10, "a FIFO is refused without blocking"
+
+
+def test_nothing_that_runs_here_is_69(tmp_path: Path) -> None:
+    """Neither HEADRACE_NATS_URL nor a system in this directory."""
+    for command in (("runs",), ("show", "x"), ("services",), ("cancel", "x"), ("watch", "x"), ("submit", "name")):
+        done = headrace(tmp_path, *command)
+        assert done.returncode == 69, (command, done)
+        assert "error: unavailable: HEADRACE_NATS_URL is not set and nothing runs in .headrace" in done.stderr
+        assert "hint: " in done.stderr
+
+
+def test_input_57_no_broker_is_69_with_the_attempts(tmp_path: Path) -> None:
+    """`doctor` says so after 5 s; other commands wait 30 s for a broker that restarts."""
+    done = headrace(tmp_path, "doctor", HEADRACE_NATS_URL=NOBODY)
+    assert done.returncode == 69
+    assert "failed  connection: " in done.stdout
+    assert "127.0.0.1:9" in done.stdout
+
+
+@pytest.mark.slow
+def test_input_57_no_broker_is_69_after_30_s(tmp_path: Path) -> None:
+    """The attempts are shown."""
+    began_s = time.monotonic()
+    done = headrace(tmp_path, "runs", HEADRACE_NATS_URL=NOBODY)
+    assert done.returncode == 69
+    assert 25 < time.monotonic() - began_s < 45
+    assert "127.0.0.1:9" in done.stderr
+
+
+def test_input_57_a_stream_of_another_configuration_is_78(nats_server: NatsServer, tmp_path: Path) -> None:
+    """`admin migrate` makes everything, twice is once, and a difference is printed."""
+    url = {"HEADRACE_NATS_URL": nats_server.url}
+    for _ in range(2):
+        done = headrace(tmp_path, "admin", "migrate", **url)
+        assert done.returncode == 0, done
+        assert "streams and" in done.stdout
+    other = headrace(tmp_path, "admin", "migrate", "--cap", "llm=7", **url)
+    assert other.returncode == 78
+    assert "max_ack_pending" in other.stderr
+    checked = headrace(tmp_path, "doctor", **url)
+    assert "ok      streams" in checked.stdout
+    assert checked.returncode == 69, "no service runs there"
+
+
+def test_configuration_that_nobody_knows_is_78(tmp_path: Path) -> None:
+    """A misspelt variable is named, with the nearest known one."""
+    written(tmp_path, "greet.yaml", GREET)
+    for command in (("run", "greet.yaml"), ("runs",), ("up",), ("service", "monitor")):
+        done = headrace(tmp_path, *command, HEADRACE_DATA_DRI="/x")
+        assert done.returncode == 78, (command, done)
+        assert "HEADRACE_DATA_DRI: unknown name; did you mean HEADRACE_DATA_DIR?" in done.stderr
+    weak = headrace(tmp_path, "run", "greet.yaml", HEADRACE_DURABILITY="D2")
+    assert weak.returncode == 78
+    assert "D2 needs three nodes" in weak.stderr
+
+
+def test_a_data_directory_that_cannot_be_made_is_78(tmp_path: Path) -> None:
+    """It names the path and the reason."""
+    written(tmp_path, "greet.yaml", GREET)
+    (tmp_path / "file").write_text("")
+    done = headrace(tmp_path, "run", "greet.yaml", "--data-dir", "file/below")
+    assert done.returncode == 78
+    assert "cannot use file/below as data directory" in done.stderr
+
+
+def test_input_58_a_broken_pipe_is_141(tmp_path: Path) -> None:
+    """The reader goes away; nothing is printed about it."""
+    script = f"{sys.executable} -m headrace.cli.app schema | true; echo ${{PIPESTATUS[0]}}"
+    codes = set()
+    for _ in range(3):  # `true` may still be there when a short text is written
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=environ(), capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.stderr == ""
+        codes.add(done.stdout.strip())
+    assert codes <= {"141", "0"}
+    assert "141" in codes
+
+
+def test_input_58_closed_standard_input_and_no_terminal_are_fine(tmp_path: Path) -> None:
+    """Nothing is ever asked."""
+    written(tmp_path, "greet.yaml", GREET)
+    script = f"exec {sys.executable} -m headrace.cli.app run greet.yaml <&-"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environ(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done
+
+
+def test_help_and_validate_start_fast(tmp_path: Path) -> None:
+    """Neither imports NATS, the configuration, rich or a web server. (pydantic comes with typer.)"""
+    written(tmp_path, "greet.yaml", GREET)
+    probe = (
+        "import sys; from headrace.cli.app import main; code = main(sys.argv[1:]);"
+        "heavy = ('nats', 'headrace.runtime.config', 'rich', 'uvicorn');"
+        "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
+    )
+    for arguments in (("--help",), ("validate", "greet.yaml")):
+        done = subprocess.run(
+            [sys.executable, "-c", probe, *arguments],
+            cwd=tmp_path,
+            env=environ(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.stderr.splitlines()[-1] == "[]", done
+
+
+def test_port_in_use_by_somebody_else_is_no_obstacle(tmp_path: Path) -> None:
+    """The port of the last time is preferred, not needed."""
+    written(tmp_path, "greet.yaml", GREET)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tmp_path / ".headrace").mkdir()
+        (tmp_path / ".headrace/port").write_text(str(taken.getsockname()[1]))
+        assert headrace(tmp_path, "run", "greet.yaml").returncode == 0
