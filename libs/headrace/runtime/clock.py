@@ -1,16 +1,15 @@
 """The only clock. Everything else is given `now`.
 
-`now_ms` is the broker's time: own monotonic clock plus an offset learnt from timestamps of acknowledged appends, so that
-a service with a wrong wall clock decides nothing wrongly. `monotonic_s` is the running event loop's clock, which the
-simulator replaces as a whole.
+`now_ms` is the broker's time: own monotonic clock plus an offset learnt from timestamps of acknowledged appends, so
+that a service with a wrong wall clock decides nothing wrongly. `monotonic_s` is the running event loop's clock, which
+the simulator replaces as a whole.
 """
 
 import asyncio
-import functools
 import time
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Protocol
+
+from headrace.contracts.instants import rfc3339 as rfc3339
 
 
 class Clock(Protocol):
@@ -59,13 +58,3 @@ class SystemClock:
         """See Clock."""
         self._offset_ms = broker_ms - time.monotonic() * 1000
         self.wall_error_ms = int(time.time() * 1000) - broker_ms
-
-
-def rfc3339(now_ms: int) -> str:
-    """`2026-11-25T04:30:00.123000Z`, for people."""
-    return f"{_whole_second(now_ms // 1000)}.{now_ms % 1000:03d}000Z"
-
-
-@functools.lru_cache(maxsize=16)  # formatting costs 20 µs, and thousands of events share a second
-def _whole_second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -16,8 +16,8 @@ from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import SPECVERSION, Message
 from headrace.contracts.errors import MalformedMessageError
 from headrace.contracts.failure import Failure
+from headrace.contracts.instants import rfc3339
 from headrace.contracts.live import Beat
-from headrace.runtime.clock import rfc3339
 from headrace_step_executor.state import AttemptKey, EndedRuns, Hands, Revoked
 
 SERVICE: Final = "step-executor"
@@ -201,9 +201,7 @@ def _envelope(received: Received, kind: str, data: Any, *, source: str, now_ms: 
     }
 
 
-AMBIGUOUS: Final = frozenset(
-    ("timeout", "tool_timeout", "connection_lost", "malformed", "tool_crashed", "internal")
-)
+AMBIGUOUS: Final = frozenset(("timeout", "tool_timeout", "connection_lost", "malformed", "tool_crashed", "internal"))
 """After these nobody knows whether the call had its effect."""
 
 
@@ -237,9 +235,7 @@ class Self:
     queues: tuple[str, ...]
 
 
-def beat(
-    me: Self, hands: Hands, *, counter: int, full: bool, ready: bool, providers: tuple[str, ...]
-) -> Beat:
+def beat(me: Self, hands: Hands, *, counter: int, full: bool, ready: bool, providers: tuple[str, ...]) -> Beat:
     """A sign of life. `full` lists everything in hand, which also corrects whoever missed a beat."""
     taken, finished = hands.delta()
     return Beat(
