@@ -176,7 +176,7 @@ class LiveProgress:
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 1))
-        grid.add_column(width=1)
+        grid.add_column(min_width=1, no_wrap=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_column(no_wrap=True, overflow="ellipsis")
         steps = [

@@ -1,8 +1,8 @@
 """Named instants at which a test may kill the process. Nothing happens unless the environment arms one.
 
 `HEADRACE_CRASH` is not configuration: it exists in tests alone, is read once, and dies by SIGKILL, which no handler,
-`finally` or buffer survives. Format `<point>:<n>`: the n-th passage kills. The file `HEADRACE_CRASH_FILE` gets the point's
-name first, so that a test can show that it was reached.
+`finally` or buffer survives. Format `<point>:<n>`: the n-th passage kills. The file `HEADRACE_CRASH_FILE` gets the
+point's name first, so that a test can show that it was reached.
 """
 
 import os

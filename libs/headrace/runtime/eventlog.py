@@ -1,18 +1,19 @@
 """The broker as Headrace sees it, as protocols: a log, work queues on the log, and a bus that stores nothing.
 
-**Order.** Messages of one stream have one order, their sequence. Every reader sees that order; nothing is ordered across
-streams. A reader may see a message before its writer has the acknowledgement.
+**Order.** Messages of one stream have one order, their sequence. Every reader sees that order; nothing is ordered
+across streams. A reader may see a message before its writer has the acknowledgement.
 
-**Conflict.** `Expected(seq, subject)` says: the last message matching `subject` (wildcards allowed) has sequence `seq`, 0
-for none. Where it has not, nothing is stored and `AppendConflictError` comes back. That error alone never means "somebody
-else won": an own earlier publish with the same id may be the one that is stored, because one node checks the sequence
-before it deduplicates, while three nodes answer `duplicate`. Read `last(scope)` and compare ids, then conclude.
+**Conflict.** `Expected(seq, subject)` says: the last message matching `subject` (wildcards allowed) has sequence `seq`,
+0 for none. Where it has not, nothing is stored and `AppendConflictError` comes back. That error alone never means
+"somebody else won": an own earlier publish with the same id may be the one that is stored, because one node checks the
+sequence before it deduplicates, while three nodes answer `duplicate`. Read `last(scope)` and compare ids, then
+conclude.
 
-**Deduplication** is per stream and by `msg_id` alone, for two minutes, whatever the subject and the body. An id must cover
-what makes the fact unique, and `duplicate=True` is verified by the caller before it counts.
+**Deduplication** is per stream and by `msg_id` alone, for two minutes, whatever the subject and the body. An id must
+cover what makes the fact unique, and `duplicate=True` is verified by the caller before it counts.
 
-**Unknown.** A publish without an answer raises `UnknownOutcomeError`: it may be stored now, seconds later, or never. What is
-never done: buffering while disconnected. Then `UnavailableError` is raised at once and nothing was sent.
+**Unknown.** A publish without an answer raises `UnknownOutcomeError`: it may be stored now, seconds later, or never.
+What is never done: buffering while disconnected. Then `UnavailableError` is raised at once and nothing was sent.
 
 **Delivery.** A tail delivers each matching message once, in order, without gaps, over reconnects and restarts of the
 broker. A work queue delivers each message at least once, in any order, possibly again after a confirmed acknowledgement
@@ -211,8 +212,8 @@ class EventLog(Protocol):
         """Send an append; the future has its outcome within PUBLISH_DEADLINE_S. Calls keep their order.
 
         Raises (here): UnavailableError: not connected, nothing was sent.
-        Raises (in the future): AppendConflictError, StorageFullError, UnavailableError (no stream takes the subject, or no
-            leader: nothing is stored), UnknownOutcomeError.
+        Raises (in the future): AppendConflictError, StorageFullError, UnavailableError (no stream takes the subject,
+            or no leader: nothing is stored), UnknownOutcomeError.
         """
         ...
 
@@ -239,7 +240,9 @@ class EventLog(Protocol):
         """What matches now, in order, then the end. Later messages are not included."""
         ...
 
-    async def tail(self, stream: str, filters: Sequence[str], *, start_seq: int, last_per_subject: bool = False) -> Tail:
+    async def tail(
+        self, stream: str, filters: Sequence[str], *, start_seq: int, last_per_subject: bool = False
+    ) -> Tail:
         """Read for ever from `start_seq` on; with `last_per_subject` begin with the newest of each subject."""
         ...
 
@@ -285,7 +288,7 @@ class Bus(Protocol):
 
 
 class Admin(Protocol):
-    """Making what must exist. Only `admin migrate`, local mode, and a scheduler whose work queue lost messages call it."""
+    """Making what must exist. Called by `admin migrate`, local mode, and a scheduler whose work queue lost messages."""
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Create the stream, or check that it is as specified.

@@ -151,7 +151,7 @@ OUTSIDE = (
     "link",
     "dirlink/secret",
     "dirlink",
-    "/proc/self/root/etc/passwd",
+    "/proc/self/cwd/../etc/passwd",
 )
 IMPOSSIBLE = ("nul\0name", "x" * 300, "d/" + "y" * 300, "z/" * 3000, "bad\ud800name")
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from headrace.contracts import names
 from headrace.contracts.errors import AttemptError
 from headrace.contracts.events import Usage
 from headrace.runtime.clock import Clock
@@ -78,7 +79,9 @@ class OpenAIProvider:
     def _make_client(self, key: str) -> Any:
         import openai
 
-        return openai.AsyncOpenAI(api_key=key, base_url=self._base_url or None, max_retries=0, timeout=None)
+        # The attempt's own deadline bounds every call; the SDK's would cut long ones short.
+        timeout_s = names.DURATION_MS_MAX / 1000
+        return openai.AsyncOpenAI(api_key=key, base_url=self._base_url or None, max_retries=0, timeout=timeout_s)
 
     def _as_attempt_error(self, error: Exception) -> AttemptError:
         import openai

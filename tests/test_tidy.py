@@ -1,0 +1,246 @@
+"""Style as a test: sizes, names, reasons, links, and what must never be in a tracked file."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = sorted(path for top in ("libs", "services") for path in (ROOT / top).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+FUNCTION_LINES_MAX = 70
+MODULE_LINES_MAX = 500
+README_LINES_MAX = 180
+DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager", "managers", "stuff"}
+
+TESTED_BY = {
+    # the command line is tested as a command, because that is what it is
+    "headrace/cli/admin": "e2e/test_exit_codes.py",
+    "headrace/cli/app": "e2e/test_exit_codes.py",
+    "headrace/cli/check": "e2e/test_exit_codes.py",
+    "headrace/cli/connection": "e2e/test_exit_codes.py",
+    "headrace/cli/control": "e2e/test_up.py",
+    "headrace/cli/doctor": "e2e/test_up.py",
+    "headrace/cli/inspect": "e2e/test_up.py",
+    "headrace/cli/interrupt": "e2e/test_run.py",
+    "headrace/cli/local": "e2e/test_up.py",
+    "headrace/cli/output": "e2e/test_exit_codes.py",
+    "headrace/cli/progress": "e2e/test_terminal.py",
+    "headrace/cli/watching": "e2e/test_run.py",
+    "headrace/local/child": "e2e/test_kill.py",
+    "headrace/local/datadir": "e2e/test_run.py",
+    "headrace/local/embedded": "e2e/test_run.py",
+    "headrace/local/files": "e2e/test_run.py",
+    "headrace/local/procs": "e2e/test_up.py",
+    "headrace/runtime/loop": "e2e/test_run.py",
+    # messages are tested as what they are on the wire: examples, schemas, round trips
+    "headrace/contracts/channels": "contracts/test_schemas.py",
+    "headrace/contracts/commands": "contracts/test_codec.py",
+    "headrace/contracts/decisions": "contracts/test_codec.py",
+    "headrace/contracts/envelope": "contracts/test_codec.py",
+    "headrace/contracts/events": "contracts/test_codec.py",
+    "headrace/contracts/failure": "contracts/test_errors.py",
+    "headrace/contracts/instants": "unit/runtime/test_clock.py",
+    "headrace/contracts/live": "contracts/test_schemas.py",
+    "headrace/contracts/names": "contracts/test_schemas.py",
+    # one suite holds every event log to its contract
+    "headrace/runtime/eventlog": "conformance/test_event_log.py",
+    "headrace/runtime/memory": "conformance/test_event_log.py",
+    "headrace/runtime/memory_readers": "conformance/test_event_log.py",
+    "headrace/runtime/memory_server": "conformance/test_event_log.py",
+    "headrace/runtime/memory_streams": "conformance/test_event_log.py",
+    "headrace/runtime/jetstream_publish": "conformance/test_event_log.py",
+    "headrace/runtime/jetstream_tail": "conformance/test_event_log.py",
+    "headrace/runtime/jetstream_pull": "conformance/test_work_queues.py",
+    "headrace/runtime/jetstream_queue": "conformance/test_work_queues.py",
+    "headrace/runtime/jetstream_admin": "e2e/test_exit_codes.py",
+    "headrace/runtime/entropy": "unit/runtime/test_clock.py",
+    "headrace/runtime/crashpoints": "e2e/test_kill.py",
+    # parts of a shell are tested through it
+    "headrace_scheduler/children": "unit/scheduler/test_decide.py",
+    "headrace_scheduler/draft": "unit/scheduler/test_decide.py",
+    "headrace_scheduler/handback": "chaos/test_takeover.py",
+    "headrace_scheduler/intake_sweep": "integration/scheduler/test_intake.py",
+    "headrace_scheduler/messages": "unit/scheduler/test_decide.py",
+    "headrace_scheduler/partition": "chaos/test_takeover.py",
+    "headrace_scheduler/plans": "integration/scheduler/test_intake.py",
+    "headrace_scheduler/records": "unit/scheduler/test_state.py",
+    "headrace_scheduler/snapshots": "chaos/test_takeover.py",
+    "headrace_scheduler/triggers": "integration/scheduler/test_intake.py",
+    "headrace_step_executor/artifacts": "integration/executor/test_service.py",
+    "headrace_step_executor/attempt": "integration/executor/test_service.py",
+    "headrace_step_executor/ends": "integration/executor/test_service.py",
+    "headrace_step_executor/owners": "integration/executor/test_service.py",
+    "headrace_step_executor/parts": "integration/executor/test_service.py",
+    "headrace_step_executor/render": "integration/executor/test_service.py",
+    "headrace_step_executor/render_worker": "integration/executor/test_service.py",
+    "headrace_step_executor/reporting": "integration/executor/test_service.py",
+    "headrace_step_executor/tool_calls": "integration/executor/test_service.py",
+    "headrace_step_executor/providers/echo": "unit/step_executor/test_providers.py",
+    "headrace_step_executor/providers/openai_wire": "unit/step_executor/test_providers.py",
+    "headrace_step_executor/providers/protocol": "unit/step_executor/test_providers.py",
+    "headrace_step_executor/providers/registry": "unit/step_executor/test_providers.py",
+    "headrace_step_executor/providers/script": "unit/step_executor/test_providers.py",
+    "headrace_step_executor/tools/beneath": "unit/step_executor/test_fs.py",
+    "headrace_step_executor/tools/call": "unit/step_executor/test_fs.py",
+    "headrace_step_executor/tools/catalogue": "unit/step_executor/test_fs.py",
+    "headrace_step_executor/tools/convert": "unit/step_executor/test_fs.py",
+    "headrace_step_executor/tools/fs_read": "unit/step_executor/test_fs.py",
+    "headrace_step_executor/tools/fs_write": "unit/step_executor/test_fs.py",
+    "headrace_step_executor/tools/inflate": "unit/step_executor/test_http.py",
+    "headrace_step_executor/tools/jsons": "unit/step_executor/test_text.py",
+}
+"""Modules whose tests don't carry their name: where they are instead."""
+
+
+def module_name(path: Path) -> str:
+    """`headrace/runtime/lease`, `headrace_scheduler/decide`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return "/".join(parts[1:] if parts[0] == "libs" else parts[2:])
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def tracked() -> list[Path]:
+    """Files under version control that can be read as text."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no version control here")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_functions_are_short() -> None:
+    """At most 70 lines from `def` to the end."""
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for path in PRODUCT
+        for node in functions(path)
+        if node.end_lineno is not None and node.end_lineno - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+    assert not long
+
+
+def test_modules_are_short_and_named_after_something() -> None:
+    """At most 500 lines, and no drawer for things that have no name."""
+    long = {str(path.relative_to(ROOT)): count for path in PRODUCT if (count := lines_of(path)) > MODULE_LINES_MAX}
+    assert not long
+    drawers = [path for path in (*PRODUCT, *TESTS) if DRAWERS & set(path.relative_to(ROOT).with_suffix("").parts)]
+    assert not drawers
+
+
+def lines_of(path: Path) -> int:
+    """Number of lines."""
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_every_module_has_its_test_module() -> None:
+    """By its name, or where TESTED_BY says."""
+    named = {path.stem for path in TESTS}
+    missing, needless = [], set(TESTED_BY)
+    for path in PRODUCT:
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        name = module_name(path)
+        tests = f"test_{path.stem}"
+        if any(stem == tests or stem.startswith(f"{tests}_") for stem in named):
+            continue
+        needless.discard(name)
+        if name not in TESTED_BY:
+            missing.append(name)
+    assert not missing, "add a test module, or say in TESTED_BY where the tests are"
+    assert not needless, "these have a test module of their own by now, or are gone"
+    gone = [test for test in TESTED_BY.values() if not (ROOT / "tests" / test).exists()]
+    assert not gone
+
+
+def test_every_exception_to_a_rule_has_a_code_and_a_reason() -> None:
+    """`# type: ignore[code]  # why`, `# noqa: CODE why`."""
+    bare = []
+    for path in PRODUCT:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if re.search(r"#\s*type:\s*ignore", line) and not re.search(
+                r"type: ignore\[[a-z-]+(, ?[a-z-]+)*\]\s+# \S", line
+            ):
+                bare.append(f"{path.relative_to(ROOT)}:{number}")
+            if re.search(r"#\s*noqa", line) and not re.search(r"noqa: [A-Z]+[0-9]+\s+[#\-–]?\s*\S", line):
+                bare.append(f"{path.relative_to(ROOT)}:{number}")
+    assert not bare
+
+
+def test_nothing_waits_without_a_deadline() -> None:
+    """A list of awaits that are never bounded, outside the adapters that bound them."""
+    banned = re.compile(r"timeout=None|timeout_s=None|await \w*queue\w*\.get\(\)|\bnc\.request\(|\.join\(\)\s*$")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in PRODUCT
+        if "runtime" not in path.parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if banned.search(line)
+    ]
+    assert not found
+
+
+def test_no_tracked_file_names_a_registry_or_a_path_of_one_machine() -> None:
+    """Set-up works wherever a configured index is, and nothing depends on where it was written."""
+    hosts = ["pypi." + "org", "files.python" + "hosted.org", "registry.npm" + "js.org"]
+    places = ["/ro" + "ot/", "/wo" + "rk/", "/ho" + "me/", "/t" + "mp/"]
+    banned = re.compile("|".join(re.escape(word) for word in (*hosts, *places)))
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{path.relative_to(ROOT)}:{number}"
+            for number, line in enumerate(text.splitlines(), 1)
+            if banned.search(line)
+        ]
+    assert not found
+
+
+def test_the_readme_is_a_page() -> None:
+    """At most 180 lines."""
+    assert lines_of(ROOT / "README.md") <= README_LINES_MAX
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    """Relative links and the paths of the tree."""
+    broken = []
+    for path in [ROOT / "README.md", ROOT / "proto/README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            if "://" in target or target.startswith("#"):
+                continue
+            if not (path.parent / target.partition("#")[0]).exists():
+                broken.append(f"{path.relative_to(ROOT)}: {target}")
+    assert not broken
+
+
+def test_every_event_type_has_an_example() -> None:
+    """A type that nobody can look at is not part of the contract."""
+    missing = [
+        path.stem
+        for path in sorted((ROOT / "proto/schemas").glob("io.headrace.*.json"))
+        if not any((ROOT / "proto/examples" / path.stem).glob("*.json"))
+    ]
+    assert not missing
+
+
+def test_every_test_says_what_it_shows() -> None:
+    """The name is the behaviour, the docstring a sentence."""
+    silent = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in TESTS
+        if path.stem.startswith("test_")
+        for node in functions(path)
+        if node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert not silent
