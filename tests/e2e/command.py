@@ -44,15 +44,15 @@ def lines(text: str) -> list[dict[str, Any]]:
 class Started:
     """A command that goes on, in a process group of its own; its lines are read as they come."""
 
-    def __init__(self, cwd: Path, *arguments: str, **env: str) -> None:
-        self.errors = cwd / "stderr.txt"
-        with self.errors.open("ab") as errors:
+    def __init__(self, cwd: Path, *arguments: str, errors: Path | None = None, **env: str) -> None:
+        self.errors = errors or cwd / "stderr.txt"
+        with self.errors.open("ab") as stream:
             self.popen = subprocess.Popen(
                 [*HEADRACE, *arguments],
                 cwd=cwd,
                 env=environ(**env),
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=stream,
                 stdin=subprocess.DEVNULL,
                 text=True,
                 start_new_session=True,

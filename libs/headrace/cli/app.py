@@ -26,18 +26,22 @@ app.add_typer(admin, name="admin")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line.")]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Instead of .headrace or HEADRACE_DATA_DIR.", show_default=False)
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Instead of .headrace or HEADRACE_DATA_DIR.", show_default=False),
 ]
 ReadRoots = Annotated[
     list[Path] | None,
-    typer.Option("--read-root", help="A further directory that tools may read; may be repeated.", show_default=False),
+    typer.Option("--read-root", metavar="DIR", help="Tools may read this too; may be repeated.", show_default=False),
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("-i", "--input", help="An input as name=value; may be repeated.", show_default=False),
+    typer.Option("-i", "--input", metavar="NAME=VALUE", help="An input; may be repeated.", show_default=False),
 ]
 NatsServer = Annotated[
-    str, typer.Option("--nats-server", help="The executable to use instead of the installed one.", show_default=False)
+    str,
+    typer.Option(
+        "--nats-server", metavar="PATH", help="The executable to use instead of the installed one.", show_default=False
+    ),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
@@ -231,7 +235,7 @@ def migrate(
     replicas: Annotated[int, typer.Option("--replicas", min=1, max=5, help="Copies of each stream.")] = 1,
     cap: Annotated[
         list[str] | None,
-        typer.Option("--cap", help="queue=number: attempts at a time in the whole cluster.", show_default=False),
+        typer.Option("--cap", metavar="QUEUE=N", help="Attempts at a time in the whole cluster.", show_default=False),
     ] = None,
     as_json: Json = False,
     data_dir: DataDir = None,
