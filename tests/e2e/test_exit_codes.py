@@ -1,17 +1,52 @@
 """Every refusal of the command line: one line, one code, one exit code."""
 
+import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from headrace.cli.app import main
+from headrace.cli.connection import Connection
+from headrace.cli.doctor import look_at_clock
+from headrace.client.client import Client
 from headrace.local.nats_server import NatsServer
+from headrace.runtime.clock import SystemClock
+from headrace.runtime.config import Settings
+from headrace.runtime.entropy import SystemEntropy
+from headrace.runtime.jetstream import JetStreamBroker
+from headrace.runtime.streams import migrate
 from tests.e2e.command import environ, headrace, lines
 from tests.e2e.pipelines import GREET, written
+
+Typed = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Typed:
+    """As `headrace`, in this process: for commands that end before anything is started."""
+    for name in os.environ:
+        if name.startswith(("HEADRACE_", "OPENAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        with monkeypatch.context() as patched:
+            for name, text in env.items():
+                patched.setenv(name, text)
+            capfd.readouterr()
+            code = main(list(arguments))
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return call
+
 
 NOBODY = "nats://127.0.0.1:9"
 
@@ -29,25 +64,27 @@ NOBODY = "nats://127.0.0.1:9"
         (("admin", "migrate", "--cap", "llm"), "error: usage: --cap llm: expected queue=number"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_64(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_a_command_line_that_makes_no_sense_is_64(
+    typed: Typed, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
     """Usage."""
     written(tmp_path, "greet.yaml", GREET)
-    done = headrace(tmp_path, *arguments)
+    done = typed(*arguments)
     assert done.returncode == 64, done
     assert says in done.stdout + done.stderr
 
 
-def test_a_refused_definition_is_65_with_every_problem(tmp_path: Path) -> None:
+def test_a_refused_definition_is_65_with_every_problem(typed: Typed, tmp_path: Path) -> None:
     """One line each, with its place; the same from `run`, which starts nothing."""
     written(tmp_path, "bad.yaml", "pipeline: bad\nsteps:\n  a: {tool: fs.red, with: {}}\n  b: {promt: hi}\n")
-    checked = headrace(tmp_path, "validate", "bad.yaml")
+    checked = typed("validate", "bad.yaml")
     assert checked.returncode == 65
     assert checked.stdout.splitlines()[0].startswith("bad.yaml:3:")
     assert len(checked.stdout.splitlines()) >= 2
-    run = headrace(tmp_path, "run", "bad.yaml")
+    run = typed("run", "bad.yaml")
     assert (run.returncode, run.stderr) == (65, checked.stdout)
     assert not (tmp_path / ".headrace").exists()
-    said = lines(headrace(tmp_path, "validate", "bad.yaml", "--json").stdout)
+    said = lines(typed("validate", "bad.yaml", "--json").stdout)
     assert said[0]["ok"] is False
     assert said[0]["problems"][0]["line"] == 3
 
@@ -61,33 +98,33 @@ def test_a_refused_definition_is_65_with_every_problem(tmp_path: Path) -> None:
         ("times=[1", "-i times=[1: not YAML"),
     ],
 )
-def test_inputs_that_do_not_fit_are_65(tmp_path: Path, pair: str, says: str) -> None:
+def test_inputs_that_do_not_fit_are_65(typed: Typed, tmp_path: Path, pair: str, says: str) -> None:
     """Checked before anything is started."""
     written(tmp_path, "greet.yaml", GREET)
-    done = headrace(tmp_path, "run", "greet.yaml", "-i", pair)
+    done = typed("run", "greet.yaml", "-i", pair)
     assert done.returncode == 65, done
     assert done.stderr.startswith("error: inputs_invalid: ")
     assert says in done.stderr
     assert not (tmp_path / ".headrace").exists()
 
 
-def test_input_2_a_file_that_cannot_be_read_is_66(tmp_path: Path) -> None:
+def test_input_2_a_file_that_cannot_be_read_is_66(typed: Typed, tmp_path: Path) -> None:
     """Missing, a directory, a FIFO that would block: path and reason."""
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "folder.yaml").mkdir()
     for name in ("missing.yaml", "folder.yaml", "pipe.yaml"):
         for command in ("run", "validate", "submit"):
             began_s = time.monotonic()
-            done = headrace(tmp_path, command, name)
+            done = typed(command, name)
             assert done.returncode == 66, (command, done)
             assert done.stderr.startswith(f"error: no_input: {name}: "), done.stderr
             assert time.monotonic() - began_s < 10, "a FIFO is refused without blocking"
 
 
-def test_nothing_that_runs_here_is_69(tmp_path: Path) -> None:
+def test_nothing_that_runs_here_is_69(typed: Typed, tmp_path: Path) -> None:
     """Neither HEADRACE_NATS_URL nor a system in this directory."""
     for command in (("runs",), ("show", "x"), ("services",), ("cancel", "x"), ("watch", "x"), ("submit", "name")):
-        done = headrace(tmp_path, *command)
+        done = typed(*command)
         assert done.returncode == 69, (command, done)
         assert "error: unavailable: HEADRACE_NATS_URL is not set and nothing runs in .headrace" in done.stderr
         assert "hint: " in done.stderr
@@ -126,14 +163,17 @@ def test_input_57_a_stream_of_another_configuration_is_78(nats_server: NatsServe
     assert checked.returncode == 69, "no service runs there"
 
 
-def test_configuration_that_nobody_knows_is_78(tmp_path: Path) -> None:
+def test_configuration_that_nobody_knows_is_78(typed: Typed, tmp_path: Path) -> None:
     """A misspelt variable is named, with the nearest known one."""
     written(tmp_path, "greet.yaml", GREET)
-    for command in (("run", "greet.yaml"), ("runs",), ("up",), ("service", "monitor")):
-        done = headrace(tmp_path, *command, HEADRACE_DATA_DRI="/x")
+    for command in (("run", "greet.yaml"), ("runs",), ("up",)):
+        done = typed(*command, HEADRACE_DATA_DRI="/x")
         assert done.returncode == 78, (command, done)
         assert "HEADRACE_DATA_DRI: unknown name; did you mean HEADRACE_DATA_DIR?" in done.stderr
-    weak = headrace(tmp_path, "run", "greet.yaml", HEADRACE_DURABILITY="D2")
+    service = headrace(tmp_path, "service", "monitor", HEADRACE_DATA_DRI="/x")
+    assert service.returncode == 78
+    assert "HEADRACE_DATA_DRI: unknown name" in service.stderr
+    weak = typed("run", "greet.yaml", HEADRACE_DURABILITY="D2")
     assert weak.returncode == 78
     assert "D2 needs three nodes" in weak.stderr
 
@@ -199,3 +239,45 @@ def test_port_in_use_by_somebody_else_is_no_obstacle(tmp_path: Path) -> None:
         (tmp_path / ".headrace").mkdir()
         (tmp_path / ".headrace/port").write_text(str(taken.getsockname()[1]))
         assert headrace(tmp_path, "run", "greet.yaml").returncode == 0
+
+
+async def test_input_57_wrong_credentials_are_77(tmp_path: Path) -> None:
+    """Denied, at once: trying again would not help."""
+    secret = 'authorization { user: "u", password: "right" }'
+    server = NatsServer(tmp_path / "nats", clock=SystemClock(), extra=secret)
+    await server.start()
+    try:
+        url = server.url.replace("nats://", "nats://u:wrong@")
+        done = await asyncio.to_thread(headrace, tmp_path, "runs", HEADRACE_NATS_URL=url)
+        assert done.returncode == 77, done
+        assert done.stderr.startswith("error: denied: ")
+        assert "wrong" not in done.stderr.splitlines()[0].replace("wrong credentials", ""), "no secret is repeated"
+        right = server.url.replace("nats://", "nats://u:right@")
+        made = await asyncio.to_thread(headrace, tmp_path, "admin", "migrate", HEADRACE_NATS_URL=right)
+        assert made.returncode == 0, made
+    finally:
+        await server.stop()
+
+
+async def test_input_57_jetstream_disabled_is_78(tmp_path: Path) -> None:
+    """The text says how to enable it."""
+    server = NatsServer(tmp_path / "nats", clock=SystemClock(), jetstream=False)
+    await server.start()
+    try:
+        done = await asyncio.to_thread(headrace, tmp_path, "runs", HEADRACE_NATS_URL=server.url)
+        assert done.returncode == 78, done
+        assert "JetStream is disabled" in done.stderr
+    finally:
+        await server.stop()
+
+
+async def test_input_57_a_clock_an_hour_off_is_a_warning(broker: JetStreamBroker) -> None:
+    """It is said, and everything works: decisions take the broker's time."""
+    await migrate(broker)
+    clock = SystemClock()
+    clock.learn(clock.now_ms() + 3_600_000)
+    client = Client(broker, tenant="default", clock=clock, entropy=SystemEntropy())
+    link = Connection(broker=broker, client=client, clock=clock, settings=Settings(), url="")
+    finding = await look_at_clock(link)
+    assert (finding.verdict, finding.code) == ("warning", 0)
+    assert re.match(r"-3[56]\d{5} ms between this machine and the broker", finding.text), finding.text

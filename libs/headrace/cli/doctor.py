@@ -84,7 +84,7 @@ async def _look_at(link: Connection) -> AsyncIterator[Finding]:
         yield Finding("streams", "failed", text, names.EXIT_CONFIG)
     if not different:
         yield Finding("streams", "ok", "every stream and durable is as it must be")
-        yield await _clock(link)
+        yield await look_at_clock(link)
     yield await _services(link)
     yield await asyncio.to_thread(_durability, link)
 
@@ -96,7 +96,8 @@ async def _differences(link: Connection) -> list[str]:
     return [text for text in (*streams, *durables) if text]
 
 
-async def _clock(link: Connection) -> Finding:
+async def look_at_clock(link: Connection) -> Finding:
+    """How far this machine's clock is from the broker's."""
     before = link.clock.now_ms()
     server_ms = await link.broker.server_time_ms(subjects.SYSTEM)
     error_ms = server_ms - (before + link.clock.now_ms()) // 2
