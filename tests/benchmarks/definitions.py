@@ -70,7 +70,7 @@ def measure() -> dict[str, float]:
 
 def main() -> None:
     """Print the figures as JSON."""
-    print(json.dumps(measure(), indent=2))  # noqa: T201  # a benchmark's result
+    print(json.dumps(measure(), indent=2))  # a benchmark's result
 
 
 if __name__ == "__main__":

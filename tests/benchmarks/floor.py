@@ -1,8 +1,8 @@
 """The floor: the same messages over raw nats-py, with nothing decided, folded, rendered or reported in between.
 
-Two processes and a nats-server, as the engine has. One plays the scheduler: it appends a decision of realistic size with the
-expected-sequence check, hears the report by a pull, appends the next. The other plays the executor: pulls decisions, appends
-a report, acknowledges. Two stored messages and two hops a step, like the engine's own chain.
+Two processes and a nats-server, as the engine has. One plays the scheduler: it appends a decision of realistic size
+with the expected-sequence check, hears the report by a pull, appends the next. The other plays the executor: pulls
+decisions, appends a report, acknowledges. Two stored messages and two hops a step, like the engine's own chain.
 """
 
 import asyncio

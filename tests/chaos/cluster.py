@@ -1,4 +1,4 @@
-"""A real cluster on one machine: nats-server, schedulers and executors as processes of their own, and what happened to them."""
+"""A real cluster on one machine: nats-server, schedulers and executors as processes of their own, and their fate."""
 
 import asyncio
 import json
@@ -155,8 +155,8 @@ class Cluster:
 def once_each(messages: list[tuple[Stored, ev.StoredMessage]]) -> Counter[tuple[str, str]]:
     """Check the history of every run; gives how often each step instance was completed: once.
 
-    Decisions have versions 1, 2, 3 … (a lost race is ignored by every reader, and must not be told apart by luck), nothing
-    follows a run's end, and each end of a step names the attempt that was current.
+    Decisions have versions 1, 2, 3 … (a lost race is ignored by every reader, and must not be told apart by luck),
+    nothing follows a run's end, and each end of a step names the attempt that was current.
     """
     versions: dict[str, int] = {}
     current: dict[tuple[str, str], int] = {}

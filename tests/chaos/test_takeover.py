@@ -1,4 +1,4 @@
-"""Two schedulers and three executors on one nats-server: kill or freeze any of them, every run completes, each step once.
+"""Two schedulers, three executors, one nats-server: kill or freeze any of them, every run completes, each step once.
 
 `ack_wait` stays 30 s throughout: taking over must not depend on it.
 """

@@ -1,4 +1,4 @@
-"""Tools of the chaos tests: they take a known time, and write each call to a ledger before it begins and after it ended."""
+"""Tools of the chaos tests: they take a known time, and write each call to a ledger before and after it."""
 
 import asyncio
 import os

@@ -1,1 +1,1 @@
-"""The deterministic simulator: real schedulers and executors on a seeded loop, a broker that misbehaves, virtual time."""
+"""The deterministic simulator: real schedulers and executors, a seeded loop, a broker that misbehaves, virtual time."""

@@ -1,6 +1,6 @@
 """Run seeds: `python -m tests.simulation.run --seeds 2000`, or one of them: `--seed 4711 [--shrink]`, or a kept plan.
 
-Prints one JSON line of figures. A failure prints its seed, its plan and the command that repeats it; the exit code is 1.
+Prints one JSON line of figures. A failure prints its seed, its plan and the command that repeats it, and exits with 1.
 """
 
 import argparse

@@ -45,12 +45,8 @@ def stream_specs(*, run_streams: int = 1, replicas: int = 1) -> tuple[StreamSpec
         StreamSpec(subjects.DEFINITIONS, ("hr.def.>",), replicas=replicas),
         StreamSpec(subjects.TOOLS, ("hr.tool.>",), replicas=replicas),
         StreamSpec(subjects.SESSIONS, ("hr.ses.>",), compression=True, replicas=replicas),
-        StreamSpec(
-            subjects.SYSTEM, ("hr.sys.>",), max_age_s=SYSTEM_AGE_S, max_msgs_per_subject=1, replicas=replicas
-        ),
-        StreamSpec(
-            subjects.DEAD, ("hr.dead.>",), max_bytes=DEAD_BYTES_MAX, discard_new=True, replicas=replicas
-        ),
+        StreamSpec(subjects.SYSTEM, ("hr.sys.>",), max_age_s=SYSTEM_AGE_S, max_msgs_per_subject=1, replicas=replicas),
+        StreamSpec(subjects.DEAD, ("hr.dead.>",), max_bytes=DEAD_BYTES_MAX, discard_new=True, replicas=replicas),
         StreamSpec(
             subjects.BLOBS,
             ("hr.blob.>",),

@@ -114,9 +114,7 @@ def foreach_output(results: Sequence[ItemResult], stored: Mapping[str, Any] = _N
         if result.status == "failed" and result.failure is not None
     ]
     statuses = [result.status for result in results]
-    counts = {"total": len(results)} | {
-        status: statuses.count(status) for status in ("succeeded", "failed", "skipped")
-    }
+    counts = {"total": len(results)} | {status: statuses.count(status) for status in ("succeeded", "failed", "skipped")}
     return {"items": items, "failed": failed, "counts": counts}
 
 

@@ -5,9 +5,10 @@ list of no living executor, is offered again. The order of looking makes that sa
 then the lists (asked for afterwards), then the log up to its present end. A wrong suspicion costs a second
 call, never a wrong history.
 
-Silence is counted in own beats that came round: they travel the same way as everybody's, so when one is heard, every beat
-that the broker had before it has been heard too. It grows by the time between two of them, at most SILENCE_STEP_MAX_S, and
-starts from zero after a reconnect. So a pause of this process, or of the broker, makes nobody look dead.
+Silence is counted in own beats that came round: they travel the same way as everybody's, so when one is heard, every
+beat that the broker had before it has been heard too. It grows by the time between two of them, at most
+SILENCE_STEP_MAX_S, and starts from zero after a reconnect. So a pause of this process, or of the broker, makes nobody
+look dead.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Commands that the work queue forgot: seen in the stream, and brought back by making the durable afresh.
 
 Consumers have been seen to skip messages and to vanish. A work-queue stream holds a message until it is acknowledged,
-so a first message at or below what the durable believes acknowledged is lost to it for ever. The durable is then removed
-and made again, and delivers everything that the stream holds; a command handled twice is handled once.
+so a first message at or below what the durable believes acknowledged is lost to it for ever. The durable is then
+removed and made again, and delivers everything that the stream holds; a command handled twice is handled once.
 """
 
 import logging
@@ -49,8 +49,8 @@ class IntakeSweep:
                 log.warning("intake.not_swept", extra={"why": f"{type(error).__name__}: {error}"})
 
     async def _lost(self) -> int:
-        """The first message that will not be delivered any more, 0 when there is none; the first of all when the durable
-        is gone."""
+        """The first message that will not be delivered any more, 0 when there is none; the first of all when the
+        durable is gone."""
         position = await self._broker.position(self._spec.stream)
         if position.first_seq > position.last_seq:
             return 0

@@ -211,8 +211,8 @@ class Scheduler:
     # --- work queues -------------------------------------------------------------------------------
 
     async def _consume(self, stream: str, durable: str, handle: Callable[[Delivery], Awaitable[None]]) -> None:
-        """Take part in a work queue; each delivery is handled by a task of its own. What it makes has instants in it, so
-        the broker's time must be known first."""
+        """Take part in a work queue; each delivery is handled by a task of its own. What it makes has instants in it,
+        so the broker's time must be known first."""
         while not self.leases.caught_up:
             await self._clock.sleep(RETRY_S)
         while not self._draining:

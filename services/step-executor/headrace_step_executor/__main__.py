@@ -33,9 +33,7 @@ async def run() -> int:
             config=config,
             around=Surroundings(environ=os.environ),
         )
-        options = Options(
-            drain_s=config.drain_s, health_host=config.http_host, health_port=config.metrics_port
-        )
+        options = Options(drain_s=config.drain_s, health_host=config.http_host, health_port=config.metrics_port)
         return await serve(service, supervisor=supervisor, broker=broker, clock=clock, options=options)
     finally:
         await broker.close()

@@ -48,9 +48,7 @@ async def collect(
         raise AttemptError(msg, text, retryable=False)
     kept = []
     for path in sorted(found):
-        data = await loop.run_in_executor(
-            threads, functools.partial(home.read, path, bytes_max=names.VALUE_BYTES_MAX)
-        )
+        data = await loop.run_in_executor(threads, functools.partial(home.read, path, bytes_max=names.VALUE_BYTES_MAX))
         ref = await blobs.put(eventlog, message.tenant, message.runid, data)
         kept.append(Artifact(path=path, ref=ref, size=len(data)))
     return tuple(kept)

@@ -168,9 +168,7 @@ class Attempts:
         progress.files = rendered.files
         return rendered.output
 
-    async def _tool(
-        self, received: Received, workspace: Workspace, progress: _Progress, data: bytes
-    ) -> bytes:
+    async def _tool(self, received: Received, workspace: Workspace, progress: _Progress, data: bytes) -> bytes:
         tool = self._tools.prepare(received, data)
         await self._claimed(received, progress)
         return await self._tools.call(tool, received, workspace, left_s=self._left_s(progress))
@@ -183,9 +181,7 @@ class Attempts:
         await self._claimed(received, progress)
         response = await provider.generate(request, deadline_s=self._left_s(progress))
         progress.usage = response.usage
-        return encode_checked(
-            {"text": response.text, "model": response.model, "finish_reason": response.finish_reason}
-        )
+        return encode_checked({"text": response.text, "model": response.model, "finish_reason": response.finish_reason})
 
     async def _claimed(self, received: Received, progress: _Progress) -> None:
         """Return when the call may be made."""

@@ -21,9 +21,7 @@ LOOK_AGAIN_S: Final = 0.25
 them."""
 
 
-async def claim(
-    eventlog: EventLog, received: decide.Received, *, executor: str, token: str, clock: Clock
-) -> bool:
+async def claim(eventlog: EventLog, received: decide.Received, *, executor: str, token: str, clock: Clock) -> bool:
     """True when this process holds the call; False when somebody else does: then report nothing and let go.
 
     Args:

@@ -11,9 +11,7 @@ from headrace_step_executor.tools.addresses import allow_list
 
 
 def _split_list(value: Any) -> Any:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 TextList = Annotated[tuple[str, ...], BeforeValidator(_split_list)]

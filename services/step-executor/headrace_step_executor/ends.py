@@ -19,9 +19,7 @@ RETRY_S: Final = 0.2
 class EndsTail:
     """Reads decisions that end runs, of one run stream, from now on. `run` is a supervised child."""
 
-    def __init__(
-        self, eventlog: EventLog, stream: str, *, clock: Clock, on_end: Callable[[Stored], None]
-    ) -> None:
+    def __init__(self, eventlog: EventLog, stream: str, *, clock: Clock, on_end: Callable[[Stored], None]) -> None:
         self._log, self._stream, self._clock, self._on_end = eventlog, stream, clock, on_end
         self._next_seq = 0
         self.from_seq = 0

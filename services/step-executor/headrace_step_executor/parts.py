@@ -85,6 +85,4 @@ def build_executor(
         close=close,
         version=version("headrace"),
     )
-    return StepExecutor(
-        broker, supervisor, clock=clock, entropy=entropy, instance=instance, config=config, parts=parts
-    )
+    return StepExecutor(broker, supervisor, clock=clock, entropy=entropy, instance=instance, config=config, parts=parts)

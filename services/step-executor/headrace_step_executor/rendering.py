@@ -90,9 +90,7 @@ class Rendering:
             self._elements = (key, decode_as(list[msgspec.Raw], data))
         elements = self._elements[1]
         if value.index >= len(elements):
-            message = (
-                f"the list {value.ref} has {len(elements)} elements; element {value.index} was asked for"
-            )
+            message = f"the list {value.ref} has {len(elements)} elements; element {value.index} was asked for"
             msg = "expr_eval"
             raise AttemptError(msg, message, retryable=False)
         return bytes(elements[value.index])

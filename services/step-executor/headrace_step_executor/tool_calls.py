@@ -45,8 +45,7 @@ class ToolCalls:
         self._bus, self._catalogue, self._functions = bus, catalogue, functions
         self.threads = threads
         self._local = {
-            name: events.ToolSpec(tool=name, version="0", description="in this process", args={})
-            for name in functions
+            name: events.ToolSpec(tool=name, version="0", description="in this process", args={}) for name in functions
         }
         self._checkers: dict[tuple[str, str], tuple[events.ToolSpec, Any]] = {}
 
@@ -78,9 +77,7 @@ class ToolCalls:
             raise refuse(msg, f"{name}: {shown}"[:MESSAGE_CHARS_MAX])
         return PreparedTool(spec, args, function)
 
-    async def call(
-        self, tool: PreparedTool, received: Received, workspace: Workspace, *, left_s: float
-    ) -> bytes:
+    async def call(self, tool: PreparedTool, received: Received, workspace: Workspace, *, left_s: float) -> bytes:
         """The JSON bytes of the result.
 
         Raises:

@@ -63,9 +63,7 @@ class Rig:
     async def publish(self, order: events.StepOrdered) -> int:
         """Its sequence."""
         prefix = subjects.run_prefix(order.tenant, order.pipeline, order.runid)
-        done = await self.broker.append(
-            subjects.order(prefix, order.data.queue), codec.encode(order), msg_id=order.id
-        )
+        done = await self.broker.append(subjects.order(prefix, order.data.queue), codec.encode(order), msg_id=order.id)
         return done.seq
 
     async def reports(self, run: str = "r1") -> list[Any]:
@@ -123,9 +121,7 @@ class Rig:
         ask = codec.decode_as(CurrentAsk, message.body)
         self.asks.append(ask)
         if self.current is not None:
-            await message.respond(
-                codec.encode(CurrentAnswer(current=tuple(self.current for _ in ask.orders)))
-            )
+            await message.respond(codec.encode(CurrentAnswer(current=tuple(self.current for _ in ask.orders))))
 
     async def listen(self) -> None:
         """Hear beats and play the owner of every partition."""

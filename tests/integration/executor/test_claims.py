@@ -42,9 +42,7 @@ class Ledger:
 
 def as_received(order: events.StepOrdered) -> Received:
     prefix = subjects.run_prefix(order.tenant, order.pipeline, order.runid)
-    return received_order(
-        order, subjects.order(prefix, "tool"), stored_ms=0, seq=1, stream=STREAM, deliveries=1
-    )
+    return received_order(order, subjects.order(prefix, "tool"), stored_ms=0, seq=1, stream=STREAM, deliveries=1)
 
 
 async def foreign_claim(rig: Rig, order: events.StepOrdered) -> int:
@@ -140,9 +138,7 @@ async def test_a_claim_of_unknown_outcome_is_read_back(
         assert len(claims) == 1
 
 
-async def test_a_claim_of_unknown_outcome_may_have_been_overtaken(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_a_claim_of_unknown_outcome_may_have_been_overtaken(connect_broker: Connect, tmp_path: Path) -> None:
     """Our publish was lost and another one's arrived: we let go."""
     async with running(connect_broker, tmp_path) as rig:
         order = rig.order(**ONCE)

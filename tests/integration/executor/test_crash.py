@@ -28,9 +28,7 @@ async def executor_process(
         "HEADRACE_CRASH": crash, "HEADRACE_CRASH_FILE": str(tmp_path / "crashed"), "HEADRACE_LOG_LEVEL": "warning",
         "HEADRACE_DRAIN_S": "5",
     }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "headrace_step_executor", env=environ
-    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "headrace_step_executor", env=environ)
     try:
         yield process
     finally:
@@ -61,9 +59,7 @@ ONCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-async def test_fault_kill_in_the_middle_of_an_attempt(
-    nats_server: NatsServer, rig: Rig, tmp_path: Path
-) -> None:
+async def test_fault_kill_in_the_middle_of_an_attempt(nats_server: NatsServer, rig: Rig, tmp_path: Path) -> None:
     """Nothing is reported; the next offer of the attempt runs in the next process."""
     async with executor_process(nats_server, tmp_path, crash="attempt_running:1") as process:
         await until(lambda: rig.beats and rig.beats[-1].ready, within_s=10)
@@ -79,9 +75,7 @@ async def test_fault_kill_in_the_middle_of_an_attempt(
     assert rig.beats[-1].leaving
 
 
-async def test_fault_kill_between_report_and_acknowledgement(
-    nats_server: NatsServer, rig: Rig, tmp_path: Path
-) -> None:
+async def test_fault_kill_between_report_and_acknowledgement(nats_server: NatsServer, rig: Rig, tmp_path: Path) -> None:
     """The report counts; the order stays unacknowledged and is answered as not current when it comes again."""
     async with executor_process(nats_server, tmp_path, crash="report_stored_before_ack:1") as process:
         await until(lambda: rig.beats and rig.beats[-1].ready, within_s=10)

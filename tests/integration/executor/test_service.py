@@ -83,9 +83,7 @@ def decision(rig: Rig, run: str, event: Any, headline: str) -> tuple[str, bytes]
 # --- the whole way -------------------------------------------------------------------------------------
 
 
-async def test_an_order_becomes_one_report_and_is_acknowledged(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_an_order_becomes_one_report_and_is_acknowledged(connect_broker: Connect, tmp_path: Path) -> None:
     """Order in, tool called, report out with its causes, order gone from the queue."""
     async with running(connect_broker, tmp_path) as rig:
         report: Any = await rig.ran(tool="text.split", input={"text": "abc def", "size": 4})
@@ -140,9 +138,7 @@ async def test_failures_are_reported_with_their_code(connect_broker: Connect, tm
 # --- rendering, values, artifacts ----------------------------------------------------------------------
 
 
-async def test_templates_are_rendered_over_values_by_reference(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_templates_are_rendered_over_values_by_reference(connect_broker: Connect, tmp_path: Path) -> None:
     """A whole value, one element of a list, and the composed result of a foreach look like inline ones."""
     async with running(connect_broker, tmp_path) as rig:
         listed = await blobs.put(rig.broker, "default", "r1", b'["a","b","c"]')
@@ -173,9 +169,7 @@ async def test_templates_are_rendered_over_values_by_reference(
         }  # fmt: skip
 
 
-async def test_input_24_an_expression_without_a_value_fails_the_step(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_input_24_an_expression_without_a_value_fails_the_step(connect_broker: Connect, tmp_path: Path) -> None:
     """`expr_eval` and `expr_cost` are facts about the step; a blob that is gone has its own code."""
     async with running(connect_broker, tmp_path) as rig:
         inputs = {"inputs": Value(json=msgspec.Raw(codec.encode({"n": 0, "l": list(range(3000))})))}
@@ -206,9 +200,7 @@ async def test_large_transforms_run_in_a_worker_process(connect_broker: Connect,
         assert len(counters) >= report.data.duration_ms / 1000 / 0.6
 
 
-async def test_input_45_results_over_64_kib_travel_by_reference(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_input_45_results_over_64_kib_travel_by_reference(connect_broker: Connect, tmp_path: Path) -> None:
     """64 KiB is inline, a byte more is stored first; 65 MiB is refused as `too_large`."""
     async with running(connect_broker, tmp_path, around=Tools().around) as rig:
         inline: Any = await rig.ran(run="a", tool="huge", input={"size": 64 * 1024 - 2})
@@ -255,9 +247,7 @@ async def test_large_results_leave_the_loop_turning(connect_broker: Connect, tmp
         assert longest_s < 0.4, f"the loop's thread was held for {longest_s:.2f} s of CPU"
 
 
-async def test_files_read_by_expressions_are_hashed_and_artifacts_kept(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_files_read_by_expressions_are_hashed_and_artifacts_kept(connect_broker: Connect, tmp_path: Path) -> None:
     """`file(path)` reads in the workspace, the report has its hash; matching files become blobs."""
     async with running(connect_broker, tmp_path) as rig:
         written: Any = await rig.ran(
@@ -308,9 +298,7 @@ async def test_a_stale_order_is_checked_with_the_owner(connect_broker: Connect, 
         assert tools.calls == {"r2": 1}
 
 
-async def test_without_an_answer_a_stale_order_waits_and_comes_again(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_without_an_answer_a_stale_order_waits_and_comes_again(connect_broker: Connect, tmp_path: Path) -> None:
     """Silence is never a yes: the order is handed back and asked about again."""
     tools = Tools()
     async with running(connect_broker, tmp_path, around=tools.around) as rig:
@@ -336,9 +324,7 @@ async def test_orders_from_before_the_start_are_checked(connect_broker: Connect,
         assert [order[0] for ask in rig_two.asks for order in ask.orders] == ["r1"]
 
 
-async def test_expired_orders_are_acknowledged_without_being_run(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_expired_orders_are_acknowledged_without_being_run(connect_broker: Connect, tmp_path: Path) -> None:
     """`not_after` by the broker's clock; no report."""
     tools = Tools()
     async with running(connect_broker, tmp_path, around=tools.around) as rig:
@@ -416,9 +402,7 @@ async def test_otp_s8_every_attempt_ends_at_its_deadline(connect_broker: Connect
             return
 
         await rig.broker.subscribe("test.responder", silent)
-        spec = events.ToolSpec(
-            tool="far", version="1", description="d", args={}, endpoint="nats:test.responder"
-        )
+        spec = events.ToolSpec(tool="far", version="1", description="d", args={}, endpoint="nats:test.responder")
         await register(rig, spec)
         await register(rig, msgspec.structs.replace(spec, tool="near", timeout_ms=300))
         waiting: list[dict[str, Any]] = [
@@ -462,16 +446,12 @@ async def test_otp_s2_calls_go_on_from_the_folded_catalogue(connect_broker: Conn
         async def answer(message: BusMessage) -> None:
             asked = codec.decode_as(Request, message.body)
             if codec.plain(asked.data).get("fail"):
-                await message.respond(
-                    codec.encode(Reply(error=Failure(code="mine", message="m", retryable=True)))
-                )
+                await message.respond(codec.encode(Reply(error=Failure(code="mine", message="m", retryable=True))))
                 return
             await message.respond(codec.encode(Reply(data=asked.data)))
 
         await rig.broker.subscribe("test.responder", answer)
-        spec = events.ToolSpec(
-            tool="far", version="1", description="d", args={}, endpoint="nats:test.responder"
-        )
+        spec = events.ToolSpec(tool="far", version="1", description="d", args={}, endpoint="nats:test.responder")
         await register(rig, spec)
         await register(rig, msgspec.structs.replace(spec, tool="gone", endpoint="nats:test.nobody"))
         assert await rig.output(run="a", tool="far", input={"x": 1}) == {"x": 1}
@@ -536,14 +516,10 @@ async def test_beats_tell_what_is_in_hand(connect_broker: Connect, tmp_path: Pat
         await until(lambda: rig.beats[-1].leaving)
 
 
-async def test_an_order_is_listed_before_its_delivery_can_be_counted(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_an_order_is_listed_before_its_delivery_can_be_counted(connect_broker: Connect, tmp_path: Path) -> None:
     """What the consumer says is delivered is in the full list that is asked for afterwards, hundreds at a time."""
     tools = Tools()
-    async with running(
-        connect_broker, tmp_path, around=tools.around, config={"tool_in_flight_max": 300}
-    ) as rig:
+    async with running(connect_broker, tmp_path, around=tools.around, config={"tool_in_flight_max": 300}) as rig:
         for round_ in range(3):
             futures = []
             for index in range(100):
@@ -561,14 +537,10 @@ async def test_an_order_is_listed_before_its_delivery_can_be_counted(
         await rig.queue_is_empty()
 
 
-async def test_draining_finishes_what_runs_and_hands_back_the_rest(
-    connect_broker: Connect, tmp_path: Path
-) -> None:
+async def test_draining_finishes_what_runs_and_hands_back_the_rest(connect_broker: Connect, tmp_path: Path) -> None:
     """The running attempt is reported; orders that had not begun are for another executor, at once."""
     tools = Tools()
-    async with running(
-        connect_broker, tmp_path, around=tools.around, config={"tool_in_flight_max": 1}
-    ) as rig:
+    async with running(connect_broker, tmp_path, around=tools.around, config={"tool_in_flight_max": 1}) as rig:
         await rig.publish(rig.order("r1", tool="hold", input={}))
         await until(lambda: tools.calls["r1"] == 1)
         await rig.publish(rig.order("r2", tool="note", input={}))

@@ -1,4 +1,4 @@
-"""Commands and triggers over a real nats-server: accepted once, or refused with every reason, or parked; never dropped."""
+"""Commands and triggers over a real nats-server: accepted once, refused with every reason, or parked; never dropped."""
 
 import json
 
@@ -181,7 +181,9 @@ steps:
 
         async def runs() -> list[str]:
             stream = subjects.runs_stream(0)
-            return [stored.subject async for stored in broker.read(stream, ("hr.evt.*.on-push.*.*.decision.run-completed",))]
+            return [
+                stored.subject async for stored in broker.read(stream, ("hr.evt.*.on-push.*.*.decision.run-completed",))
+            ]
 
         await until(runs, what="the run")
         await until(lambda: _settled(broker), what="all triggers acknowledged")

@@ -65,9 +65,7 @@ async def test_public_addresses_are_admitted_as_they_were_checked() -> None:
     async def resolve(_host: str, _port: int) -> Sequence[str]:
         return ("93.184.216.34", "93.184.216.34", "2606:4700::1111")
 
-    found = await admitted(
-        parse_target("https://EXAMPLE.com/a?b=c d".replace(" ", "+")), resolve, allow_list(())
-    )
+    found = await admitted(parse_target("https://EXAMPLE.com/a?b=c d".replace(" ", "+")), resolve, allow_list(()))
     assert found == ("93.184.216.34", "2606:4700::1111")
     assert parse_target("https://Bücher.example:443/ä").url == "https://xn--bcher-kva.example/%C3%A4"
 

@@ -25,9 +25,7 @@ def test_queues_and_bounds_come_from_the_environment() -> None:
     assert configured().drain_s == names.EXECUTOR_DRAIN_S
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("QUEUES", "nosuch"), ("HTTP_ALLOW", "example.com"), ("THREADS", "0")]
-)
+@pytest.mark.parametrize(("name", "value"), [("QUEUES", "nosuch"), ("HTTP_ALLOW", "example.com"), ("THREADS", "0")])
 def test_input_56_wrong_values_are_refused_by_name(name: str, value: str) -> None:
     """With the variable that holds them."""
     with pytest.raises(ConfigError, match=f"HEADRACE_STEP_EXECUTOR_{name}"):

@@ -42,9 +42,7 @@ async def use(tool: str, home: Path, *, read_roots: tuple[Path, ...] = (), **arg
     return result
 
 
-async def fails(
-    tool: str, home: Path, code: str, *, read_roots: tuple[Path, ...] = (), **args: Any
-) -> AttemptError:
+async def fails(tool: str, home: Path, code: str, *, read_roots: tuple[Path, ...] = (), **args: Any) -> AttemptError:
     with pytest.raises(AttemptError) as raised:
         await use(tool, home, read_roots=read_roots, **args)
     assert raised.value.attempt_code == code, raised.value
@@ -157,12 +155,8 @@ IMPOSSIBLE = ("nul\0name", "x" * 300, "d/" + "y" * 300, "z/" * 3000, "bad\ud800n
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-@pytest.mark.parametrize(
-    "tool", ["fs.read", "fs.stat", "fs.write", "fs.append", "fs.copy", "fs.move", "fs.delete"]
-)
-async def test_input_34_no_path_leads_out_of_the_workspace(
-    home: Path, tmp_path: Path, tool: str, path: str
-) -> None:
+@pytest.mark.parametrize("tool", ["fs.read", "fs.stat", "fs.write", "fs.append", "fs.copy", "fs.move", "fs.delete"])
+async def test_input_34_no_path_leads_out_of_the_workspace(home: Path, tmp_path: Path, tool: str, path: str) -> None:
     """`..`, absolute paths and links out are refused by the kernel; what lies outside stays as it was."""
     (tmp_path / "secret").write_text("secret")
     (home / "link").symlink_to(tmp_path / "secret")

@@ -95,14 +95,10 @@ async def test_input_36_a_gzip_bomb_stops_at_the_cap() -> None:
     megabyte = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
     bomb = head + 600 * megabyte  # a full flush makes the block independent of what came before
     assert len(bomb) < 700_000
-    async with serving(
-        always(response(bomb, kind="text/plain", headers="content-encoding: gzip\r\n"))
-    ) as wire:
+    async with serving(always(response(bomb, kind="text/plain", headers="content-encoding: gzip\r\n"))) as wire:
         await fails(wire.url, "too_large", allow=("127.0.0.0/8",), max_bytes=1 << 20)
     fits = gzip.compress(b"x" * 1000)
-    async with serving(
-        always(response(fits, kind="text/plain", headers="content-encoding: gzip\r\n"))
-    ) as wire:
+    async with serving(always(response(fits, kind="text/plain", headers="content-encoding: gzip\r\n"))) as wire:
         assert (await fetch(wire.url, allow=("127.0.0.0/8",), max_bytes=1000))["bytes"] == 1000
         await fails(wire.url, "too_large", allow=("127.0.0.0/8",), max_bytes=999)
 
@@ -172,9 +168,7 @@ async def test_input_35_redirects_are_checked_like_the_first_address() -> None:
             await fails(outside.url, "ssrf_blocked", allow=(f"127.0.0.1:{outside.port}",))
             assert inside.connections == 0
             both = (f"127.0.0.1:{outside.port}", f"127.0.0.1:{inside.port}")
-            found = await fetch(
-                outside.url, allow=both, headers={"Authorization": "secret"}, method="POST", json=1
-            )
+            found = await fetch(outside.url, allow=both, headers={"Authorization": "secret"}, method="POST", json=1)
             assert (found["json"], found["url"]) == (2, inside.url + "/x")
             assert inside.requests[0].startswith(b"GET /x")
             assert b"secret" not in inside.requests[0]

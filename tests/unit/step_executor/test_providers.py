@@ -121,13 +121,9 @@ async def test_input_40_lone_surrogates_in_an_answer_become_replacement_characte
      (408, "timeout", True), (422, "invalid_request", False), (429, "rate_limited", True), (500, "unavailable", True),
      (502, "unavailable", True), (503, "unavailable", True), (504, "timeout", True), (529, "overloaded", True)],
 )  # fmt: skip
-async def test_otp_n11_one_call_per_attempt_and_the_class_of_its_error(
-    status: int, code: str, retryable: bool
-) -> None:
+async def test_otp_n11_one_call_per_attempt_and_the_class_of_its_error(status: int, code: str, retryable: bool) -> None:
     """The SDK's own retries are off: one request on the wire, whatever the status; Retry-After is passed on."""
-    reply = response(
-        b'{"error": {"message": "no", "code": null}}', status=status, headers="retry-after: 2\r\n"
-    )
+    reply = response(b'{"error": {"message": "no", "code": null}}', status=status, headers="retry-after: 2\r\n")
     async with openai(reply) as (provider, wire):
         error = await fails(provider, code)
         assert (error.attempt_retryable, error.retry_after_ms) == (retryable, 2000)
@@ -242,9 +238,7 @@ async def test_a_script_answers_by_match_and_in_sequence() -> None:
     await fails(provider, "invalid_request")
 
 
-@pytest.mark.parametrize(
-    "yaml", ["answers: [{txt: x}]", "answers: [{error: nonsense}]", "- 1", "a: &b c", ""]
-)
+@pytest.mark.parametrize("yaml", ["answers: [{txt: x}]", "answers: [{error: nonsense}]", "- 1", "a: &b c", ""])
 async def test_a_script_that_is_wrong_says_where(yaml: str) -> None:
     """Unknown keys, unknown errors, no script at all."""
     await fails(script(yaml), "invalid_request")
@@ -261,9 +255,7 @@ async def test_echo_cuts_after_max_tokens_words() -> None:
 
 def test_the_fields_of_a_step_become_a_request() -> None:
     """Prompt, system, messages; of several models the first; the default is echo."""
-    provider, made = request_of(
-        {"prompt": "p", "system": "s", "model": ["openai/a/b", "echo/x"]}, key="k", attempt=2
-    )
+    provider, made = request_of({"prompt": "p", "system": "s", "model": ["openai/a/b", "echo/x"]}, key="k", attempt=2)
     assert (provider, made.model) == ("openai", "a/b")
     assert [(message.role, message.content) for message in made.messages] == [("system", "s"), ("user", "p")]
     assert request_of({"prompt": "p"}, key="k", attempt=1)[0] == "echo"
@@ -289,13 +281,9 @@ async def test_otp_n14_a_provider_without_key_or_name_fails_clearly(tmp_path: Pa
     with pytest.raises(AttemptError, match="echo, openai, script"):
         providers.get("gemini")
     (tmp_path / "key").write_text("from-file\n")
-    with_file = Providers(
-        SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "key")}, read_roots=()
-    )
+    with_file = Providers(SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "key")}, read_roots=())
     assert with_file.names == ("echo", "script", "openai")
-    unreadable = Providers(
-        SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "no")}, read_roots=()
-    )
+    unreadable = Providers(SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "no")}, read_roots=())
     await fails(unreadable.get("openai"), "provider_missing")
 
 

@@ -10,16 +10,12 @@ SPEC = events.ToolSpec(tool="t", version="1", description="d", args={})
 
 
 def registered(spec: events.ToolSpec, tenant: str = "default") -> events.ToolRegistered:
-    return events.ToolRegistered(
-        specversion="1.0", id="i", source="s", time="t", schemaver=1, tenant=tenant, data=spec
-    )
+    return events.ToolRegistered(specversion="1.0", id="i", source="s", time="t", schemaver=1, tenant=tenant, data=spec)
 
 
 def disabled(tool: str, version: str, tenant: str = "default") -> events.ToolDisabled:
     data = events.ToolName(tool=tool, version=version)
-    return events.ToolDisabled(
-        specversion="1.0", id="i", source="s", time="t", schemaver=1, tenant=tenant, data=data
-    )
+    return events.ToolDisabled(specversion="1.0", id="i", source="s", time="t", schemaver=1, tenant=tenant, data=data)
 
 
 def test_the_newest_enabled_version_is_called_and_compiled_in_ones_until_events_speak() -> None:

@@ -24,9 +24,5 @@ class EchoProvider:
             text, finish_reason = " ".join(words[: request.max_tokens]), "length"
         if on_delta is not None:
             on_delta(text)
-        usage = Usage(
-            input_tokens=word_count(request), output_tokens=len(text.split()), model=f"echo/{request.model}"
-        )
-        return GenerateResponse(
-            text=text, model=f"echo/{request.model}", finish_reason=finish_reason, usage=usage
-        )
+        usage = Usage(input_tokens=word_count(request), output_tokens=len(text.split()), model=f"echo/{request.model}")
+        return GenerateResponse(text=text, model=f"echo/{request.model}", finish_reason=finish_reason, usage=usage)

@@ -16,12 +16,8 @@ from headrace.contracts.events import Usage
 
 OnDelta = Callable[[str], None]
 MESSAGES_MAX: Final = 1_000
-RETRYABLE_CODES: Final = frozenset(
-    ("connect", "timeout", "overloaded", "rate_limited", "unavailable", "malformed")
-)
-TERMINAL_CODES: Final = frozenset(
-    ("auth", "invalid_request", "context_too_long", "refused", "provider_missing")
-)
+RETRYABLE_CODES: Final = frozenset(("connect", "timeout", "overloaded", "rate_limited", "unavailable", "malformed"))
+TERMINAL_CODES: Final = frozenset(("auth", "invalid_request", "context_too_long", "refused", "provider_missing"))
 DEFAULT_MODEL: Final = "echo/echo"
 
 
@@ -70,9 +66,7 @@ class Provider(Protocol):
         ...
 
 
-def provider_error(
-    code: str, message: str, *, retry_after_ms: int = 0, retryable: bool | None = None
-) -> AttemptError:
+def provider_error(code: str, message: str, *, retry_after_ms: int = 0, retryable: bool | None = None) -> AttemptError:
     """The error of a code, retryable as the module's text has it unless said otherwise."""
     assert code in RETRYABLE_CODES or code in TERMINAL_CODES, code
     again = code in RETRYABLE_CODES if retryable is None else retryable

@@ -22,17 +22,14 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _NUMERIC: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+)){0,3}\.?")
 """What the C library takes for an IPv4 address: decimal, octal and hexadecimal forms, one to four parts."""
-_HOST: Final = re.compile(
-    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?"
-)
+_HOST: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 _TRANSLATING: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text)
     for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "::ffff:0:0:0/96")
 )
 """IPv6 addresses that stand for IPv4 ones: NAT64, 6to4, Teredo, compatible and translated forms."""
 _PLATFORM: Final[tuple[Network, ...]] = tuple(
-    ipaddress.ip_network(text)
-    for text in ("168.63.129.16/32", "192.88.99.0/24", "192.0.0.0/24", "fd00:ec2::/32")
+    ipaddress.ip_network(text) for text in ("168.63.129.16/32", "192.88.99.0/24", "192.0.0.0/24", "fd00:ec2::/32")
 )
 """Public by number, but answered by the machine's own platform, or an old relay."""
 

@@ -185,9 +185,7 @@ class Workspace:
             AttemptError: `too_large`, `not_a_file`, `not_found`, `path_denied`, …
         """
         with self.opened(path, os.O_PATH | os.O_CLOEXEC) as peek:
-            require_file(
-                os.fstat(peek), path
-            )  # before the real open: opening a device may already do something
+            require_file(os.fstat(peek), path)  # before the real open: opening a device may already do something
         with self.opened(path, READING) as found:
             status = os.fstat(found)
             require_file(status, path)

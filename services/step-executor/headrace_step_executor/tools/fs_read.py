@@ -69,9 +69,7 @@ def content_of(data: bytes, form: str, path: str) -> Any:
             return json_value(text_of(data, path), path)
         case "jsonl":
             lines = text_of(data, path).splitlines()
-            return [
-                json_value(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()
-            ]
+            return [json_value(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
         case "lines":
             return text_of(data, path).splitlines()
     return text_of(data, path)
@@ -104,9 +102,7 @@ def _stat(call: ToolCall) -> dict[str, Any]:
         if error.attempt_code != "not_found":
             raise
         return {"path": path, "exists": False, "kind": "missing", "bytes": 0}
-    kind = (
-        "file" if stat.S_ISREG(status.st_mode) else "directory" if stat.S_ISDIR(status.st_mode) else "other"
-    )
+    kind = "file" if stat.S_ISREG(status.st_mode) else "directory" if stat.S_ISDIR(status.st_mode) else "other"
     return {
         "path": path,
         "exists": True,
@@ -175,9 +171,7 @@ def _name_matcher(part: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(part))  # wild cards only, translated without backtracking
 
 
-def _walk(
-    descriptor: int, parts: tuple[str, ...], *, hidden: bool, looked: _Budget, depth: int
-) -> Iterator[str]:
+def _walk(descriptor: int, parts: tuple[str, ...], *, hidden: bool, looked: _Budget, depth: int) -> Iterator[str]:
     """Paths of matching files below an open directory. Links are neither followed nor listed."""
     if depth > DEPTH_MAX:
         msg = "too_large"
@@ -234,13 +228,9 @@ def line_matcher(pattern: str, *, ignore_case: bool) -> jsonschema_rs.Validator:
     """Tells whether a line matches, in linear time. Raises AttemptError `pattern_invalid`."""
     whole = f"(?i:{pattern})" if ignore_case else pattern
     try:
-        return jsonschema_rs.Draft202012Validator(
-            {"pattern": whole}, pattern_options=jsonschema_rs.RegexOptions()
-        )
+        return jsonschema_rs.Draft202012Validator({"pattern": whole}, pattern_options=jsonschema_rs.RegexOptions())
     except (jsonschema_rs.ValidationError, ValueError) as error:
-        message = (
-            f"{pattern[:200]!r} is no linear-time regular expression (no look-around, no back references)"
-        )
+        message = f"{pattern[:200]!r} is no linear-time regular expression (no look-around, no back references)"
         msg = "pattern_invalid"
         raise refuse(msg, message) from error
 
