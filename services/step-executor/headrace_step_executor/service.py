@@ -250,6 +250,8 @@ class StepExecutor:
             seq, held_seq = delivery.stored.seq, held.deliveries[-1].stored.seq
             if seq == held_seq:  # the same message once more: both deliveries end together
                 held.deliveries.append(delivery)
+            elif received.order.decision != held.received.order.decision:  # one of them does not count: which, is asked
+                self._supervisor.spawn(_settle(delivery.nak(delay_s=HAND_BACK_S)), "executor.hand-back")
             elif received.order.offer <= held.received.order.offer:
                 self._supervisor.spawn(_settle(delivery.ack()), "executor.duplicate")
             else:
