@@ -19,8 +19,10 @@ from headrace.contracts.errors import ConfigError
 
 PREFIX: Final = "HEADRACE_"
 SERVICES: Final = ("scheduler", "step-executor", "tool-registry", "session-store", "monitor")
-FOREIGN: Final = frozenset(PREFIX + name for name in ("CACHE", "LOCK", "CHUNK", "NATS_VERSION", "CRASH", "CRASH_FILE"))
-"""Of the container tools; the last two arm a crash point and exist in tests alone."""
+FOREIGN: Final = frozenset(
+    PREFIX + name for name in ("CACHE", "LOCK", "CHUNK", "NATS_VERSION", "CRASH", "CRASH_FILE", "SOAK")
+)
+"""Of the container tools; the last three belong to tests alone: a crash point, and how often kill tests kill."""
 FILE_BYTES_MAX: Final = 1024 * 1024
 
 

@@ -18,7 +18,8 @@ from headrace_scheduler import messages
 from headrace_scheduler.records import CHILD, Inst, Run
 
 if TYPE_CHECKING:  # the partition calls these functions; naming its type back is no dependency
-    from headrace_scheduler.partition import Entry, Partition
+    from headrace_scheduler.entries import Entry
+    from headrace_scheduler.partition import Partition
 
 log = logging.getLogger("headrace.scheduler")
 

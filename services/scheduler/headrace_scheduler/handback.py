@@ -23,8 +23,9 @@ from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, 
 from headrace.contracts.live import Beat, Held
 from headrace.runtime.eventlog import BusMessage, Subscription
 from headrace.runtime.presence import Presence
+from headrace_scheduler.entries import Entry, Shared
 from headrace_scheduler.orders import content_for, make_order
-from headrace_scheduler.partition import REPUBLISH_S, Entry, Partition, Shared
+from headrace_scheduler.partition import REPUBLISH_S, Partition
 from headrace_scheduler.records import RUNNING, Inst, is_claimed
 
 log = logging.getLogger("headrace.scheduler")

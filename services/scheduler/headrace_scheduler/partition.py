@@ -7,8 +7,6 @@ them, never before: every reader, this one included, sees one order. At most one
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
 
@@ -26,17 +24,14 @@ from headrace.contracts.failure import Failure
 from headrace.contracts.live import Held, Revoke
 from headrace.pipeline.plan import Plan
 from headrace.runtime import blobs
-from headrace.runtime.clock import Clock
 from headrace.runtime.crashpoints import crashpoint
-from headrace.runtime.eventlog import Appended, Broker, Expected, Stored, Tail
+from headrace.runtime.eventlog import Appended, Expected, Stored, Tail
 from headrace.runtime.park import park
-from headrace.runtime.supervisor import Supervisor
 from headrace_scheduler import children, messages, snapshots
 from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
+from headrace_scheduler.entries import Entry, InFlight, Shared
 from headrace_scheduler.orders import content_for, make_order
-from headrace_scheduler.plans import Plans
 from headrace_scheduler.records import Run
-from headrace_scheduler.room import Room
 from headrace_scheduler.state import created, evolve
 
 log = logging.getLogger("headrace.scheduler")
@@ -56,48 +51,6 @@ OVER_FOR_THE_ENGINE: Final = frozenset({"timeout", "deadline_exceeded", "executo
 """Failures by which an attempt ends without its executor's word."""
 REVOKED_OFFERS: Final = 1_000_000
 """More than an attempt can have: whatever offer an executor holds is meant."""
-
-
-@dataclass(slots=True)
-class InFlight:
-    """A decision that was sent and has not been seen in the log."""
-
-    id: str
-    body: bytes
-    message: ev.RunDecided
-    decision: Decision
-
-
-@dataclass(slots=True)
-class Entry:
-    """A run in this owner's hands."""
-
-    run: Run
-    plan: Plan
-    in_flight: InFlight | None = None
-    counted: dict[str, int] = field(default_factory=dict)
-    """Orders in flight by queue as Room knows them, those of a decision in flight included."""
-    published: dict[tuple[str, int, int], float] = field(default_factory=dict)
-    """(path, attempt, offer) → when this process last published the order."""
-    due_ms: int | None = None
-    lost: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all partitions of a scheduler share."""
-
-    broker: Broker
-    clock: Clock
-    supervisor: Supervisor
-    plans: Plans
-    room: Room
-    source: str
-    run_streams: int
-    may_decide: Callable[[int], bool]
-    definitions: dict[str, dict[str, str]]
-    """tenant → pipeline → newest digest."""
-    snapshots_on: bool = True
 
 
 class Partition:

@@ -18,10 +18,11 @@ from headrace.runtime.probes import Admission
 from headrace.runtime.supervisor import Child, Supervisor
 from headrace_scheduler.config import Config
 from headrace_scheduler.definitions import Definitions
+from headrace_scheduler.entries import Shared
 from headrace_scheduler.handback import HandBack
 from headrace_scheduler.intake import Intake
 from headrace_scheduler.intake_sweep import IntakeSweep
-from headrace_scheduler.partition import Partition, Shared
+from headrace_scheduler.partition import Partition
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.records import RUNNING
 from headrace_scheduler.room import Room

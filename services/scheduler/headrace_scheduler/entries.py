@@ -1,0 +1,56 @@
+"""What the owner of a partition holds: its runs, decisions under way, and what all partitions of a process share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from headrace.contracts import events as ev
+from headrace.pipeline.plan import Plan
+from headrace.runtime.clock import Clock
+from headrace.runtime.eventlog import Broker
+from headrace.runtime.supervisor import Supervisor
+from headrace_scheduler.decide import Decision
+from headrace_scheduler.plans import Plans
+from headrace_scheduler.records import Run
+from headrace_scheduler.room import Room
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A decision that was sent and has not been seen in the log."""
+
+    id: str
+    body: bytes
+    message: ev.RunDecided
+    decision: Decision
+
+
+@dataclass(slots=True)
+class Entry:
+    """A run in this owner's hands."""
+
+    run: Run
+    plan: Plan
+    in_flight: InFlight | None = None
+    counted: dict[str, int] = field(default_factory=dict)
+    """Orders in flight by queue as Room knows them, those of a decision in flight included."""
+    published: dict[tuple[str, int, int], float] = field(default_factory=dict)
+    """(path, attempt, offer) → when this process last published the order."""
+    due_ms: int | None = None
+    lost: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all partitions of a scheduler share."""
+
+    broker: Broker
+    clock: Clock
+    supervisor: Supervisor
+    plans: Plans
+    room: Room
+    source: str
+    run_streams: int
+    may_decide: Callable[[int], bool]
+    definitions: dict[str, dict[str, str]]
+    """tenant → pipeline → newest digest."""
+    snapshots_on: bool = True
