@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.simulation.faultless import connection_to, faultless_server
 
 from headrace.local.nats_server import NatsServer
 from headrace.runtime.clock import SystemClock
@@ -14,22 +15,25 @@ from headrace.runtime.memory import MemoryBroker, MemoryServer
 ConnectAny = Callable[[], Awaitable[Broker]]
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "jetstream", "simulated"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ConnectAny]:
     """`await backend()` gives another connection to one empty broker."""
     clock = SystemClock()
     opened: list[Broker] = []
     nats = NatsServer(tmp_path / "nats", clock=clock) if request.param == "jetstream" else None
     memory = MemoryServer(clock)
+    simulated = faultless_server(clock) if request.param == "simulated" else None
     if nats is not None:
         await nats.start()
 
     async def open_one() -> Broker:
-        broker: Broker = (
-            MemoryBroker(memory, clock)
-            if nats is None
-            else await connect(nats.url, name="conformance", clock=clock, deadline_s=5.0)
-        )
+        broker: Broker
+        if nats is not None:
+            broker = await connect(nats.url, name="conformance", clock=clock, deadline_s=5.0)
+        elif simulated is not None:
+            broker = connection_to(simulated, clock)
+        else:
+            broker = MemoryBroker(memory, clock)
         opened.append(broker)
         return broker
 

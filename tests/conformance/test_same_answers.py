@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.simulation.faultless import connection_to, faultless_server
 
 from headrace.contracts.errors import HeadraceError
 from headrace.local.nats_server import NatsServer
@@ -63,9 +64,9 @@ class Side:
 class World:
     """Both brokers, for the whole test: starting a server for each example would take most of the time."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, simulated: bool) -> None:
         self.loop = asyncio.new_event_loop()
-        self.directory = directory
+        self.directory, self.simulated = directory, simulated
         self.examples = 0
 
     async def open(self) -> None:
@@ -74,7 +75,10 @@ class World:
         self.nats = NatsServer(self.directory, clock=clock)
         await self.nats.start()
         self.real = await connect(self.nats.url, name="same", clock=clock, deadline_s=5.0)
-        self.memory = MemoryBroker(MemoryServer(clock), clock)
+        if self.simulated:
+            self.memory: MemoryBroker = connection_to(faultless_server(clock), clock)
+        else:
+            self.memory = MemoryBroker(MemoryServer(clock), clock)
 
     async def close(self) -> None:
         """Disconnect and stop."""
@@ -322,9 +326,9 @@ def seen(result: Any) -> Any:
     return result
 
 
-def _run(examples: int, steps: int, *phases: Phase) -> None:
+def _run(examples: int, steps: int, *phases: Phase, simulated: bool = False) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        world = World(Path(directory))
+        world = World(Path(directory), simulated=simulated)
         SameAnswers.world = world
         world.loop.run_until_complete(world.open())
         try:
@@ -350,6 +354,11 @@ def test_memory_and_nats_server_answer_alike() -> None:
     A failure is not shrunk here, which would take minutes: the slow twin does that.
     """
     _run(25, 25)
+
+
+def test_the_simulated_broker_and_nats_server_answer_alike() -> None:
+    """Without faults the simulator's broker is the real one: otherwise the simulator proves nothing."""
+    _run(25, 25, simulated=True)
 
 
 @pytest.mark.slow

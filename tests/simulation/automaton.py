@@ -165,7 +165,9 @@ class RunHistory:
                 self.complain(f"{seq}: decision {data.version} is stored after {self.version} ({self.status})")
             return
         if not self.stored_ms - SKEW_MS <= data.at_ms <= time_ms + SKEW_MS:
-            self.complain(f"{seq}: dated {data.at_ms - time_ms} ms off, {time_ms - self.stored_ms} ms after the one before")
+            self.complain(
+                f"{seq}: dated {data.at_ms - time_ms} ms off, {time_ms - self.stored_ms} ms after the one before"
+            )
         self.version, self.stored_ms = data.version, time_ms
         if data.version == 1 and not isinstance(data.events[0], ev.RunCreated):
             self.complain(f"{seq}: the first decision creates no run")

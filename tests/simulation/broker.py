@@ -4,13 +4,14 @@ The semantics are `headrace.runtime.memory`'s; here is only what happens to what
 server, and to what the server remembers. With no faults it is the same broker with latency.
 """
 
+import asyncio
 import contextvars
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from headrace.contracts.errors import AppendConflictError
 from headrace.runtime.clock import Clock
@@ -18,13 +19,12 @@ from headrace.runtime.eventlog import Appended, Expected, Stored
 from headrace.runtime.memory import MemoryBroker, MemoryServer
 from headrace.runtime.memory_streams import MemoryQueue, Pull
 from tests.simulation import faults as f
-from tests.simulation.loop import SimLoop
-
-if TYPE_CHECKING:
-    from tests.simulation.host import Host
+from tests.simulation.loop import Process
 
 BROKER: Final = "broker"
 RECONNECT_S: Final = 0.2
+IN_ORDER_S: Final = 1e-7
+"""Between two messages of a connection, so that no loop takes the second for as early as the first."""
 LATE_RETRY_S: Final = 0.5
 ACKS_REMEMBERED: Final = 64
 
@@ -43,6 +43,23 @@ def site_of(what: str) -> str:
     return what
 
 
+class Place(Protocol):
+    """Where a connection is opened: what `host.Host` is to the broker."""
+
+    name: str
+    starts: int
+    process: Process | None
+    clock: Clock
+
+    def crash(self, *, restart_s: float) -> None:
+        """See Host."""
+        ...
+
+    def freeze(self, seconds: float) -> None:
+        """See Host."""
+        ...
+
+
 @dataclass(slots=True)
 class Ack:
     """A work queue's message was ended: which, when, and how long the stream was then."""
@@ -59,7 +76,13 @@ class SimServer(MemoryServer):
     """The broker. It may be down, accept what it should refuse, and forget what it confirmed."""
 
     def __init__(
-        self, loop: SimLoop, clock: Clock, faults: f.Faults, *, seed: int, latency_s: tuple[float, float]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        faults: f.Faults,
+        *,
+        seed: int,
+        latency_s: tuple[float, float],
     ) -> None:
         super().__init__(clock)
         self.loop, self.clock, self.faults, self.seed, self.latency_s = loop, clock, faults, seed, latency_s
@@ -72,7 +95,7 @@ class SimServer(MemoryServer):
         self._late_count = 0
         self._acked: dict[tuple[str, str], deque[int]] = {}
 
-    def connection(self, host: "Host", context: contextvars.Context) -> "SimBroker":
+    def connection(self, host: Place, context: contextvars.Context) -> "SimBroker":
         """A new connection of a process."""
         return SimBroker(self, host, context)
 
@@ -187,7 +210,7 @@ class _Link:
 class SimBroker(MemoryBroker):
     """A connection of one process. Faults happen to what it sends and hears."""
 
-    def __init__(self, server: SimServer, host: "Host", context: contextvars.Context) -> None:
+    def __init__(self, server: SimServer, host: Place, context: contextvars.Context) -> None:
         super().__init__(server, host.clock)
         self._sim, self._host, self._context = server, host, context
         self._process = host.process
@@ -243,7 +266,7 @@ class SimBroker(MemoryBroker):
         if not link.alive:
             return
         loop = self._sim.loop
-        at_s = max(loop.time() + self._latency_s(), link.up_free_s)
+        at_s = max(loop.time() + self._latency_s(), link.up_free_s + IN_ORDER_S)
         link.up_free_s = at_s
 
         loop.call_at(at_s, self._land, link, arrive, context=self._sim.own_context)
@@ -268,7 +291,7 @@ class SimBroker(MemoryBroker):
         kinds = f.DOWN_DELIVERY if verb == "deliver" else f.DOWN_BUS if verb in ("hear", "answer") else f.DOWN
         fault = self._sim.faults.at(self._host.name, site, kinds)
         now_s = self._sim.loop.time()
-        at_s = max(now_s + self._latency_s(), link.down_free_s)
+        at_s = max(now_s + self._latency_s(), link.down_free_s + IN_ORDER_S)
         if fault is not None:
             match fault.kind:
                 case "cut-answer":

@@ -29,7 +29,9 @@ def violations(record: Record) -> list[str]:
     found += _calls(record, runs)
     found += _outcomes(record, runs)
     found += [f"{stored.stream} {stored.seq}: parked {stored.subject}" for stored in record.history[subjects.DEAD]]
-    found += [f"liveness: {what} is not done {record.virtual_s:.0f} s after the beginning" for what in record.unfinished]
+    found += [
+        f"liveness: {what} is not done {record.virtual_s:.0f} s after the beginning" for what in record.unfinished
+    ]
     return found
 
 
@@ -51,7 +53,11 @@ def _read(record: Record) -> dict[str, RunHistory]:
         if run is None:
             run = runs[message.runid] = RunHistory(message.runid, definitions, forks_expected=record.overlooked > 0)
         place = subjects.parse_run_subject(stored.subject)
-        if place is None or (place.tenant, place.pipeline, place.run) != (message.tenant, message.pipeline, message.runid):
+        if place is None or (place.tenant, place.pipeline, place.run) != (
+            message.tenant,
+            message.pipeline,
+            message.runid,
+        ):
             run.complain(f"{stored.seq}: stored under {stored.subject}")
         if bodies.setdefault(message.id, message.data) != message.data:
             run.complain(f"{stored.seq}: id {message.id} has two contents")
@@ -100,7 +106,9 @@ def _calls(record: Record, runs: dict[str, RunHistory]) -> list[str]:
             found.append(f"{what}: the step ended at {(step.ended_ms - EPOCH_MS) / 1000:.3f} s")
         if run.effect(call.path) == "at_most_once":
             if counts[call.run, call.path, call.attempt] > 1:
-                found.append(f"{what}: called {counts[call.run, call.path, call.attempt]} times, at most once is allowed")
+                found.append(
+                    f"{what}: called {counts[call.run, call.path, call.attempt]} times, at most once is allowed"
+                )
             if all(executor != call.instance for executor, _ in attempt.claims):
                 found.append(f"{what}: not claimed by the caller")
             found += _retried_unknown(run, call, what)

@@ -80,7 +80,19 @@ START: Final = ("clock",)
 CERTAIN: Final = {BROKER_CONFLICT: 0.5, START: 0.7}
 """Sites that are rare by themselves: where the kind is enabled, it happens this often."""
 
-_BUSY: Final = ("decision", "order", "report", "claim", "input", "outcome", "deliver", "ack EXEC", "call", "blob", "tailed HR_RUNS")
+_BUSY: Final = (
+    "decision",
+    "order",
+    "report",
+    "claim",
+    "input",
+    "outcome",
+    "deliver",
+    "ack EXEC",
+    "call",
+    "blob",
+    "tailed HR_RUNS",
+)
 
 
 @lru_cache(maxsize=1024)
@@ -117,10 +129,18 @@ class Faults:
         return Counter(fault.kind for fault in self.reached.values())
 
 
-def drawn(seed: int, *, kinds: Iterable[str] = tuple(SECONDS)) -> Faults:
-    """Faults chosen by the seed, among a part of `kinds` that the seed chooses too."""
-    enabled = frozenset(kind for kind in kinds if _fraction(seed, kind) < 0.6)
-    intensity = (0.4, 1.0, 1.5, 2.5)[int(_fraction(seed, "intensity") * 4)]
+def drawn(seed: int) -> Faults:
+    """Faults chosen by the seed, among a part of all kinds that the seed chooses too."""
+    enabled = frozenset(kind for kind in SECONDS if _fraction(seed, kind) < 0.6)
+    return _drawn(seed, enabled, (0.4, 1.0, 1.5, 2.5)[int(_fraction(seed, "intensity") * 4)])
+
+
+def focused(seed: int, kinds: Iterable[str]) -> Faults:
+    """Faults chosen by the seed among these kinds, and many of them."""
+    return _drawn(seed, frozenset(kinds), 2.5)
+
+
+def _drawn(seed: int, enabled: frozenset[str], intensity: float) -> Faults:
     left, salt = [FAULTS_MAX], int(_fraction(seed, "salt") * 2**32)
 
     def choose(key: Key, possible: tuple[str, ...]) -> Fault | None:

@@ -48,6 +48,8 @@ class SimClock:
         self._offset_ms = broker_ms - self._loop.time() * 1000
 
 
+CONNECT_S: Final = 0.1
+
 Main = Callable[["Host"], Coroutine[Any, Any, None]]
 
 
@@ -79,6 +81,9 @@ class Host:
     def start(self) -> None:
         """Start a process here, unless one is there."""
         if self.process is not None:
+            return
+        if self.server.is_down:  # a process without its broker waits for it before it does anything
+            self.loop.call_later(CONNECT_S, self.start, context=contextvars.Context())
             return
         self.starts += 1
         self.process = process = Process(f"{self.name}#{self.starts}")

@@ -28,7 +28,7 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.holding = False
-        self.held: "deque[SimHandle]" = deque()
+        self.held: deque[SimHandle] = deque()
 
 
 PROCESS: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar("process", default=None)
@@ -188,6 +188,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 continue
             self.steps += 1
             if self.steps > STEPS_MAX:
+                queue.appendleft(handle)
                 msg = f"{STEPS_MAX} callbacks by {self._now_s:.3f} s; next is {handle.callback!r}"
                 raise RunawayError(msg)
             self._run(handle)

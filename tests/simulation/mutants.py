@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from headrace_scheduler import state
-from headrace_scheduler.partition import Entry, InFlight, Partition
-from headrace_scheduler.state import Run
-from headrace_step_executor import attempt
-from headrace_step_executor.service import StepExecutor
-
 from headrace.contracts import events as ev
 from headrace.contracts import subjects
 from headrace.contracts.errors import UnknownOutcomeError
 from headrace.pipeline.plan import Plan
+from headrace_scheduler import state
+from headrace_scheduler.messages import prefix_of
+from headrace_scheduler.partition import Entry, InFlight, Partition
+from headrace_scheduler.state import Run
+from headrace_step_executor import attempt
+from headrace_step_executor.service import StepExecutor
 
 Seam = tuple[object, str, Callable[..., Any]]
 
@@ -47,7 +47,7 @@ def _timeout_is_failure() -> Seam:
             return
         while not self.shared.broker.connected:
             await self.shared.clock.sleep(0.01)
-        scope = subjects.decision_scope(f"hr.evt.{entry.run.tenant}.{entry.run.pipeline}.{self.part:02d}.{entry.run.run}")
+        scope = subjects.decision_scope(prefix_of(entry.run))
         last = await self.shared.broker.last(self.stream, scope)
         entry.run.decision_seq = 0 if last is None else last.seq
         self._let_go(entry, in_flight)
@@ -77,6 +77,14 @@ MUTANTS: Final[dict[str, Callable[[], Seam]]] = {
     "orders-not-derived": _orders_not_derived,
     "no-claim": _no_claim,
 }
+TELLING: Final[dict[str, tuple[str, ...]]] = {
+    "ack-before-report": ("crash-before", "crash-after", "cut"),
+    "no-version-check": ("overlook", "late", "freeze-before", "stall"),
+    "timeout-is-failure": ("cut-answer", "hold"),
+    "orders-not-derived": ("crash-before", "crash-on", "cut"),
+    "no-claim": ("twice", "crash-in-call"),
+}
+"""Kinds of faults in which each shows soon; with all kinds drawn it takes up to some hundred seeds."""
 
 
 @contextmanager

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import headrace_scheduler.plans
+from headrace.pipeline.compile import compile_plan
+from headrace.runtime.supervisor import Supervisor
 from headrace_scheduler.config import Config as SchedulerConfig
 from headrace_scheduler.service import Scheduler
 from headrace_step_executor.config import Config as ExecutorConfig
 from headrace_step_executor.parts import Surroundings, build_executor
-from headrace_step_executor.tools.call import ToolCall, try_later, refuse
-
-from headrace.pipeline.compile import compile_plan
-from headrace.runtime.supervisor import Supervisor
+from headrace_step_executor.tools.call import ToolCall, refuse, try_later
 from tests.simulation.faults import CALL, Faults
 from tests.simulation.host import Host
 from tests.simulation.workload import CALL as CALL_TOOL
@@ -61,9 +60,7 @@ class Outside:
             if fault is not None and fault.kind == "freeze-in-call":
                 host.freeze(fault.seconds)
                 await clock.sleep(0)
-            self.calls.append(
-                Called(host.loop.time(), host.name, host.instance, given.run, given.path, given.attempt)
-            )
+            self.calls.append(Called(host.loop.time(), host.name, host.instance, given.run, given.path, given.attempt))
             if fault is not None and fault.kind == "crash-in-call":
                 host.crash(restart_s=fault.seconds)
             await clock.sleep(half_s)

@@ -8,7 +8,6 @@ import random
 from dataclasses import dataclass
 from typing import Any, Final
 
-from headrace.contracts import ids
 from headrace.contracts.canonical import sha256_hex
 from headrace.pipeline.definitions import Definition
 
@@ -134,5 +133,3 @@ def _call(*, ms: int, fail: int = 0) -> dict[str, Any]:
         "retry": {"attempts": 4, "initial": "300ms", "max": "3s"},
         "timeout": "8s",
     }
-
-

@@ -124,7 +124,15 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
     hosts += [host(f"executor-{n}", processes.executor(outside), 10 + n) for n in range(EXECUTORS)]
     commands = asked(seed)
     world = World(
-        seed, faults, loop, server, hosts, None, outside, commands, draw.uniform(8.0, 22.0)  # type: ignore[arg-type]
+        seed,
+        faults,
+        loop,
+        server,
+        hosts,
+        None,
+        outside,
+        commands,
+        draw.uniform(8.0, 22.0),  # type: ignore[arg-type]
     )
     world.to_ask = len(commands)
     world.client = Host(loop, server, "client", lambda one: _ask(world, one), seed=seed * 100 + 50, wall_error_s=0.0)
@@ -296,7 +304,9 @@ class _Complaints(logging.Handler):
             return
         if isinstance(error, expected) or isinstance(getattr(error, "__cause__", None), expected):
             return
-        extra = {key: value for key, value in vars(entry).items() if key in ("run_id", "task", "why", "code", "subject")}
+        extra = {
+            key: value for key, value in vars(entry).items() if key in ("run_id", "task", "why", "code", "subject")
+        }
         self.found.append(f"at {self._loop.time():.3f} s {entry.getMessage()} {extra}: {error!r}")
 
 
@@ -331,5 +341,7 @@ def _silence() -> Iterator[None]:
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     error = context.get("exception")
     logging.getLogger("headrace").error(
-        "loop.unhandled", extra={"why": str(context.get("message"))}, exc_info=error if isinstance(error, Exception) else None
+        "loop.unhandled",
+        extra={"why": str(context.get("message"))},
+        exc_info=error if isinstance(error, Exception) else None,
     )
