@@ -49,7 +49,11 @@ class Place(Protocol):
     name: str
     starts: int
     process: Process | None
-    clock: Clock
+
+    @property
+    def clock(self) -> Clock:
+        """Its own."""
+        ...
 
     def crash(self, *, restart_s: float) -> None:
         """See Host."""

@@ -77,7 +77,7 @@ BROKER_DELIVERY: Final = ("twice", "forget", "skip", "restart")
 BROKER_ACK: Final = ("unack",)
 BROKER_CONFLICT: Final = ("overlook",)
 START: Final = ("clock",)
-CERTAIN: Final = {BROKER_CONFLICT: 0.5, START: 0.7}
+CERTAIN: Final[Mapping[tuple[str, ...], float]] = {BROKER_CONFLICT: 0.5, START: 0.7}
 """Sites that are rare by themselves: where the kind is enabled, it happens this often."""
 
 _BUSY: Final = (

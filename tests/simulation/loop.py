@@ -115,7 +115,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._queue.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there are no threads
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
@@ -133,14 +133,16 @@ class SimLoop(asyncio.BaseEventLoop):
         """See asyncio."""
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
-    def create_task(
+    def create_task(  # type: ignore[override]  # generators are no coroutines any more
         self, coro: Coroutine[Any, Any, Any], *, name: object = None, context: contextvars.Context | None = None
     ) -> SimTask:
         """See asyncio."""
         self._tasks_made += 1
         return SimTask(coro, number=self._tasks_made, loop=self, name=name, context=context)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         """Threads are a source of chance: the work is done here and now."""
         future = self.create_future()
         try:
@@ -160,16 +162,16 @@ class SimLoop(asyncio.BaseEventLoop):
 
         Raises: DeadlockError, RunawayError.
         """
-        self._check_closed()
-        self._check_running()
+        self._check_closed()  # type: ignore[attr-defined]  # as BaseEventLoop.run_forever does
+        self._check_running()  # type: ignore[attr-defined]
         self._thread_id = threading.get_ident()
         asyncio._set_running_loop(self)
         try:
-            while not self._stopping:
+            while not self._stopping:  # type: ignore[has-type]
                 self._turn()
         finally:
             self._stopping = False
-            self._thread_id = None
+            self._thread_id = None  # type: ignore[assignment]
             asyncio._set_running_loop(None)
 
     def _turn(self) -> None:

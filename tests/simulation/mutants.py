@@ -9,8 +9,9 @@ from headrace.contracts import subjects
 from headrace.contracts.errors import UnknownOutcomeError
 from headrace.pipeline.plan import Plan
 from headrace_scheduler import state
+from headrace_scheduler.entries import Entry, InFlight
 from headrace_scheduler.messages import prefix_of
-from headrace_scheduler.partition import Entry, InFlight, Partition
+from headrace_scheduler.partition import Partition
 from headrace_scheduler.state import Run
 from headrace_step_executor import attempt
 from headrace_step_executor.service import StepExecutor

@@ -27,7 +27,7 @@ EXECUTOR: Final = ExecutorConfig(queues=QUEUES)
 
 compiled: Final = functools.lru_cache(maxsize=256)(compile_plan)
 """A plan is immutable and a function of its bytes; compiling one takes longer than a short simulation."""
-headrace_scheduler.plans.compile_plan = compiled  # type: ignore[assignment]
+headrace_scheduler.plans.compile_plan = compiled  # type: ignore[attr-defined]
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import pytest
 
 from headrace.contracts import codec
 from headrace.contracts import events as ev
+from headrace.contracts.envelope import Value
 from headrace.runtime.eventlog import Stored
 from tests.simulation.check import RUNS, violations
 from tests.simulation.faults import listed
@@ -88,7 +89,7 @@ def test_a_run_that_completes_too_early_is_noticed(sound: Record) -> None:
     at = first_index(sound, ev.StepCompleted)
     message = codec.decode(messages[at].body)
     assert isinstance(message, ev.RunDecided)
-    early = msgspec.structs.replace(message.data, events=(ev.RunCompleted(outputs=ev.Value()),))
+    early = msgspec.structs.replace(message.data, events=(ev.RunCompleted(outputs=Value()),))
     messages[at] = replace(messages[at], body=codec.encode(msgspec.structs.replace(message, data=early)))
     assert any("have not ended" in text for text in violations(with_runs(sound, messages)))
 

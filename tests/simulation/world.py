@@ -129,13 +129,12 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
         loop,
         server,
         hosts,
-        None,
+        Host(loop, server, "client", lambda one: _ask(world, one), seed=seed * 100 + 50, wall_error_s=0.0),
         outside,
         commands,
-        draw.uniform(8.0, 22.0),  # type: ignore[arg-type]
+        draw.uniform(8.0, 22.0),
+        to_ask=len(commands),
     )
-    world.to_ask = len(commands)
-    world.client = Host(loop, server, "client", lambda one: _ask(world, one), seed=seed * 100 + 50, wall_error_s=0.0)
     return world
 
 
@@ -281,6 +280,7 @@ def _digest(record: Record) -> str:
 @contextmanager
 def _partitions(count: int) -> Iterator[None]:
     before, defaults = names.PARTITIONS, Leases.__init__.__kwdefaults__
+    assert defaults is not None
     names.PARTITIONS = defaults["partitions"] = count  # type: ignore[misc]
     try:
         yield
