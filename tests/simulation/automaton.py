@@ -29,7 +29,7 @@ class Attempt:
     """One attempt of a step instance, as accepted decisions scheduled it."""
 
     decision: str
-    version: int
+    seq: int
     not_after_ms: int
     due_ms: int
     offer: int = 0
@@ -249,7 +249,7 @@ class RunHistory:
         if step.phase == "sleeping" and time_ms < step.timer_due_ms - SKEW_MS:
             self.complain(f"{seq}: {event.path} is retried {step.timer_due_ms - time_ms} ms early")
         step.phase, step.attempt = "running", event.attempt
-        step.attempts[event.attempt] = Attempt(message.id, message.data.version, event.not_after_ms, event.due_ms)
+        step.attempts[event.attempt] = Attempt(message.id, seq, event.not_after_ms, event.due_ms)
 
     def _succeed(self, seq: int, time_ms: int, event: ev.StepCompleted) -> None:
         step = self.steps.setdefault(event.path, Step())

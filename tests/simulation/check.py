@@ -82,8 +82,10 @@ def _acknowledged(ack: Ack, runs: dict[str, RunHistory], orders: dict[int, tuple
     if step is None or attempt is None or attempt.decision != decision:
         return
     is_current = step.phase == "running" and step.attempt == number and offer >= attempt.offer and not run.over
-    if not is_current or run.status == "cancelling" or attempt.report is not None or attempt.claims:
+    if not is_current or run.status == "cancelling" or attempt.report is not None:
         return
+    if any(seq > attempt.seq for other in step.attempts.values() for _, seq in other.claims):
+        return  # somebody claimed the call, perhaps for an attempt that was given up: then the owner decides
     if EPOCH_MS + ack.at_s * 1000 < attempt.not_after_ms:
         run.complain(f"the order of {path}#{number} ({ack.seq}) was acknowledged at {ack.at_s:.3f} s without a report")
 
@@ -143,15 +145,19 @@ def _outcomes(record: Record, runs: dict[str, RunHistory]) -> list[str]:
         message = codec.decode(stored.body)
         answers.setdefault(message.causationid, []).append(message)
     found = []
+    starts: dict[str, list[bool]] = {}
     for command in record.asked:
         given = answers.get(command.id, [])
         kinds = {type(answer).__name__ for answer in given}
         if len(kinds) != 1:
             found.append(f"command {command.id}: answered {sorted(kinds) or 'never'}")
-        elif command.verb == "run-start" and (not isinstance(given[0], ev.CommandAccepted) or command.run not in runs):
-            found.append(f"command {command.id}: {given[0]}")
+        elif command.verb == "run-start":
+            starts.setdefault(command.run, []).append(isinstance(given[0], ev.CommandAccepted))
         elif command.verb == "run-cancel" and isinstance(given[0], ev.CommandAccepted):
             run = runs.get(command.run)
             if run is None or not run.over:
                 found.append(f"command {command.id}: accepted, and the run is {None if run is None else run.status}")
+    for run_id, accepted in starts.items():
+        if sum(accepted) != 1 or run_id not in runs:
+            found.append(f"run {run_id}: of its starts {sum(accepted)} were accepted; it must be one")
     return found

@@ -13,6 +13,8 @@ from headrace.pipeline.definitions import Definition
 
 POOL: Final = 48
 STEPS_MAX: Final = 6
+RIVALS: Final = 0.06
+"""Of runs whose id a second start wants."""
 CALL: Final = "sim.call"
 """The scripted tool: an external call that takes `ms` and fails in its first `fail` attempts."""
 
@@ -26,11 +28,13 @@ class Asked:
     run: str
     pipeline: str = ""
     inputs: tuple[tuple[str, int], ...] = ()
+    is_rival: bool = False
+    """A start under a run id that another start has, too: one of the two is refused."""
 
     @property
     def id(self) -> str:
         """The command's id."""
-        return f"{self.verb}-{self.run}"
+        return f"{'rival' if self.is_rival else self.verb}-{self.run}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,6 +64,13 @@ def asked(seed: int) -> list[Asked]:
         run, at_s = f"r{number}", draw.uniform(0.5, 5.0)
         name, inputs = f"{pipeline.name}@{pipeline.digest}", (("n", draw.randrange(4)),)
         commands.append(Asked(at_s, "run-start", run, name, inputs))
+        rival = random.Random(f"rival/{seed}/{number}")
+        if rival.random() < RIVALS:
+            other = rival.choice(pipelines()[3:])
+            later_s = at_s + rival.uniform(0.5, 4.0)
+            commands.append(
+                Asked(later_s, "run-start", run, f"{other.name}@{other.digest}", inputs=inputs, is_rival=True)
+            )
         fate = draw.random()
         if fate < 0.15:
             commands.append(Asked(at_s + draw.uniform(0.2, 6.0), "run-cancel", run))

@@ -249,8 +249,9 @@ class HandBack:
     async def _offer_again(self, partition: Partition, entry: Entry, inst: Inst, living: list[Peer]) -> None:
         run = entry.run
         claimed = is_claimed(inst, entry.plan)
-        if claimed and (holder := self.peers.get(inst.claim_holder)) is not None and holder.alive:
-            return  # whoever claimed it may still be at it, and has a deadline
+        holder = self.peers.get(inst.claim_holder)
+        if claimed and holder is not None and holder.alive and (run.run, inst.path, inst.claim_attempt) in holder.held:
+            return  # whoever claimed it is still at it, and has a deadline
         if claimed or inst.lost + 1 >= names.HOLDERS_LOST_MAX:
             entry.lost.add(inst.path)
             await partition.follow(run.run)

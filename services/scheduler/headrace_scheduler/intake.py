@@ -19,7 +19,6 @@ from headrace.contracts.errors import (
     AppendConflictError,
     ConflictError,
     DataError,
-    HeadraceError,
     MalformedMessageError,
     NotFoundError,
     RetryableError,
@@ -194,6 +193,8 @@ class Intake:
         reasons = check_inputs(plan, complete)
         if reasons:
             raise RefusedError(tuple(reasons))
+        if await self._is_started(run_id, request):
+            return
         now_ms = self._clock.now_ms()
         created = ev.RunCreated(
             defdigest=plan.digest,
@@ -220,21 +221,32 @@ class Intake:
         scope = subjects.decision_scope(subjects.run_prefix(cause.tenant, plan.pipeline, run_id))
         try:
             await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=Expected(0, scope))
-        except (AppendConflictError, UnknownOutcomeError) as error:
-            await self._compare_with_first(run_id, request, error)
+        except (AppendConflictError, UnknownOutcomeError):
+            if not await self._is_started(run_id, request):
+                raise
 
-    async def _compare_with_first(self, run_id: str, request: str, error: HeadraceError) -> None:
-        """Somebody has created the run, perhaps we ourselves: the same request is the same start."""
-        stream = subjects.runs_stream(ids.partition_of(run_id), streams=self._run_streams)
-        scope = f"hr.evt.*.*.{ids.partition_of(run_id):02d}.{run_id}.decision.>"
+    async def _is_started(self, run_id: str, request: str) -> bool:
+        """True when somebody, perhaps we ourselves, has created the run for the same request.
+
+        Looked up under every tenant and pipeline: a run is known by its id alone, and the check of an append sees one
+        pipeline only.
+
+        Raises:
+            KeyReusedError: the id belongs to another start.
+        """
+        part = ids.partition_of(run_id)
+        stream = subjects.runs_stream(part, streams=self._run_streams)
+        scope = f"hr.evt.*.*.{part:02d}.{run_id}.decision.>"
+        if await self._broker.last(stream, scope) is None:
+            return False
         async for stored in self._broker.read(stream, (scope,)):
             first = decode(stored.body)
             if isinstance(first, ev.RunDecided) and isinstance(first.data.events[0], ev.RunCreated):
                 if first.data.events[0].request == request:
-                    return
+                    return True
                 message = f"run id {run_id} belongs to another start; choose another, or leave it out"
                 raise KeyReusedError(message)
-        raise error
+        return False
 
     async def _store(self, tenant: str, run_id: str, inputs: dict[str, Any]) -> Value:
         data = encode_value(inputs)

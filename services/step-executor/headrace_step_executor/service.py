@@ -114,9 +114,7 @@ class StepExecutor:
         self.presence = Presence(
             broker, me, self.hands, clock=clock, ready=lambda: self.ready, providers=lambda: parts.providers()
         )
-        self._ends = {
-            stream: EndsTail(broker, stream, clock=clock, on_end=self._run_ended) for stream in self._streams
-        }
+        self._ends = {stream: EndsTail(broker, stream, clock=clock, on_end=self._run_ended) for stream in self._streams}
         self._tools = Projection(
             broker,
             stream=subjects.TOOLS,
@@ -289,9 +287,7 @@ class StepExecutor:
                 return False
             admission = decide.Admission.RUN if current else decide.Admission.DROP
         if admission is decide.Admission.DROP and work.received is not received:
-            return await self._admitted(
-                work
-            )  # a newer offer came meanwhile; bounded by the offers of an attempt
+            return await self._admitted(work)  # a newer offer came meanwhile; bounded by the offers of an attempt
         if admission is decide.Admission.DROP:
             log.info("order.dropped", extra=_about(received))
             await self._end(work, lambda delivery: delivery.ack())
