@@ -79,7 +79,6 @@ TESTED_BY = {
     "headrace_scheduler/draft": "unit/scheduler/test_decide.py",
     "headrace_scheduler/entries": "unit/scheduler/test_decide.py",
     "headrace_scheduler/handback": "chaos/test_takeover.py",
-    "headrace_scheduler/intake_sweep": "integration/scheduler/test_intake.py",
     "headrace_scheduler/messages": "unit/scheduler/test_decide.py",
     "headrace_scheduler/partition": "chaos/test_takeover.py",
     "headrace_scheduler/plans": "integration/scheduler/test_intake.py",
