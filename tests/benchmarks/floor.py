@@ -92,17 +92,18 @@ async def measure(url: str, *, runs: int, steps: int) -> float:
     child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.benchmarks.floor", url)
     publisher = await Publisher(nc).start()
     body, done, finished = b"d" * DECISION_BYTES, dict.fromkeys(map(str, range(runs)), 0), asyncio.Event()
-    sequences = dict.fromkeys(done, 0)
+    stored: dict[str, asyncio.Future[int]] = {}
     left = [runs]
 
     async def decide(run: str) -> None:
+        # A report may be heard before the decision's own acknowledgement; the next decision needs its sequence.
+        expected = await stored[run] if run in stored else 0
         headers = {
             "Nats-Msg-Id": f"d{run}-{done[run]}",
-            "Nats-Expected-Last-Subject-Sequence": str(sequences[run]),
+            "Nats-Expected-Last-Subject-Sequence": str(expected),
             "Nats-Expected-Last-Subject-Sequence-Subject": f"floor.{run}.decision",
         }
-        future = await publisher.publish(f"floor.{run}.decision", body, headers)
-        future.add_done_callback(lambda stored: sequences.__setitem__(run, stored.result()))
+        stored[run] = await publisher.publish(f"floor.{run}.decision", body, headers)
 
     async def heard(message: Msg) -> None:
         run = message.subject.split(".")[1]
