@@ -1,13 +1,14 @@
 """Every refusal of the command line: one line, one code, one exit code."""
 
 import asyncio
+import logging
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,14 @@ Typed = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Typed:
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Typed]:
     """As `headrace`, in this process: for commands that end before anything is started."""
     for name in os.environ:
         if name.startswith(("HEADRACE_", "OPENAI_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
 
     def call(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
         with monkeypatch.context() as patched:
@@ -45,7 +48,9 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         said = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, code, said.out, said.err)
 
-    return call
+    yield call
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
 
 
 NOBODY = "nats://127.0.0.1:9"
