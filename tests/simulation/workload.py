@@ -66,7 +66,7 @@ def asked(seed: int) -> list[Asked]:
         commands.append(Asked(at_s, "run-start", run, name, inputs))
         rival = random.Random(f"rival/{seed}/{number}")
         if rival.random() < RIVALS:
-            other = rival.choice(pipelines()[3:])
+            other = rival.choice([one for one in pipelines()[3:] if one is not pipeline])
             later_s = at_s + rival.uniform(0.5, 4.0)
             commands.append(
                 Asked(later_s, "run-start", run, f"{other.name}@{other.digest}", inputs=inputs, is_rival=True)

@@ -75,6 +75,11 @@ def decision_scope(prefix: str) -> str:
     return f"{prefix}.decision.>"
 
 
+def creation_scope(run: str) -> str:
+    """What the first decision of a run is checked against: a run is known by its id alone, whatever its pipeline."""
+    return f"hr.evt.*.*.{partition_of(run):02d}.{run}.decision.>"
+
+
 def order(prefix: str, queue: str) -> str:
     """Where a work order goes."""
     return f"{prefix}.order.scheduled.{queue}"

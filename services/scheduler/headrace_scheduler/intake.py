@@ -193,8 +193,6 @@ class Intake:
         reasons = check_inputs(plan, complete)
         if reasons:
             raise RefusedError(tuple(reasons))
-        if await self._is_started(run_id, request):
-            return
         now_ms = self._clock.now_ms()
         created = ev.RunCreated(
             defdigest=plan.digest,
@@ -218,9 +216,9 @@ class Intake:
                 correlation=cause.correlationid or run_id,
             )
         )
-        scope = subjects.decision_scope(subjects.run_prefix(cause.tenant, plan.pipeline, run_id))
+        expected = Expected(0, subjects.creation_scope(run_id))
         try:
-            await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=Expected(0, scope))
+            await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=expected)
         except (AppendConflictError, UnknownOutcomeError):
             if not await self._is_started(run_id, request):
                 raise
@@ -228,18 +226,11 @@ class Intake:
     async def _is_started(self, run_id: str, request: str) -> bool:
         """True when somebody, perhaps we ourselves, has created the run for the same request.
 
-        Looked up under every tenant and pipeline: a run is known by its id alone, and the check of an append sees one
-        pipeline only.
-
         Raises:
             KeyReusedError: the id belongs to another start.
         """
-        part = ids.partition_of(run_id)
-        stream = subjects.runs_stream(part, streams=self._run_streams)
-        scope = f"hr.evt.*.*.{part:02d}.{run_id}.decision.>"
-        if await self._broker.last(stream, scope) is None:
-            return False
-        async for stored in self._broker.read(stream, (scope,)):
+        stream = subjects.runs_stream(ids.partition_of(run_id), streams=self._run_streams)
+        async for stored in self._broker.read(stream, (subjects.creation_scope(run_id),)):
             first = decode(stored.body)
             if isinstance(first, ev.RunDecided) and isinstance(first.data.events[0], ev.RunCreated):
                 if first.data.events[0].request == request:
@@ -339,7 +330,11 @@ class Intake:
             correlationid=getattr(outcome, "runid", "") or command_id,
             data=outcome,
         )
-        await self._broker.append(subjects.outcome(tenant, command_id), encode(message), msg_id=message.id)
+        subject = subjects.outcome(tenant, command_id)
+        try:
+            await self._broker.append(subject, encode(message), msg_id=message.id, expected=Expected(0, subject))
+        except AppendConflictError:  # one command, one answer: the first, also where two deliveries are handled at once
+            log.info("command.answered_before", extra={"command": command_id})
 
 
 class KeyReusedError(ConflictError):
