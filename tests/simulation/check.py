@@ -158,7 +158,6 @@ def _outcomes(record: Record, runs: dict[str, RunHistory]) -> list[str]:
             if run is None or not run.over:
                 found.append(f"command {command.id}: accepted, and the run is {None if run is None else run.status}")
     for run_id, accepted in starts.items():
-        both_stored = sum(accepted) > 1 and record.overlooked > 0  # the broker let a second creation in
-        if (sum(accepted) != 1 and not both_stored) or run_id not in runs:
+        if sum(accepted) != 1 or run_id not in runs:
             found.append(f"run {run_id}: of its starts {sum(accepted)} were accepted; it must be one")
     return found

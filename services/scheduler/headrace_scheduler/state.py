@@ -93,6 +93,9 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
 
 def _evolve_decided(run: Run, seq: int, message: ev.RunDecided, plan: Plan) -> bool:
     data = message.data
+    if (message.tenant, message.pipeline) != (run.tenant, run.pipeline):
+        run.late += 1  # a second creation under another pipeline: its subject is not in this run's scope
+        return False
     run.decision_seq = seq  # one that does not count stands in the scope all the same: the next is checked against it
     if data.version != run.version + 1 or run.ended:
         run.late += 1

@@ -38,7 +38,7 @@ from headrace_scheduler import snapshots
 from headrace_scheduler.records import Run, draft_of, item_of
 from headrace_scheduler.state import apply, created, evolve
 
-PLAN = plan({"a": tool(), "b": tool(needs=["a"])})
+PLAN = plan({"a": tool(), "b": tool(needs=["a"])}, pipeline="review-repo")
 
 
 def begun() -> Stage:
@@ -49,6 +49,12 @@ def begun() -> Stage:
 
 
 # --- decisions -----------------------------------------------------------------------------------
+
+
+def test_a_second_creation_under_another_pipeline_is_outside_the_scope() -> None:
+    """It must not become what the next decision is checked against: no append would pass any more."""
+    run = folded(PLAN, decided(1, run_created()), decided(1, run_created(), pipeline="rival"))
+    assert (run.version, run.decision_seq, run.late) == (1, 1, 1)
 
 
 def test_a_history_begins_with_its_creation() -> None:
