@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headrace.contracts import events as ev
+from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
@@ -24,6 +25,26 @@ class InFlight:
     decision: Decision
 
 
+@dataclass(slots=True, frozen=True)
+class Stall:
+    """Why a run must stop, and the sequence of the message that showed it."""
+
+    failure: Failure
+    seq: int
+
+    def decision(self, version: int, now_ms: int) -> Decision:
+        """What its history shall say."""
+        return Decision(
+            version=version,
+            at_ms=now_ms,
+            events=(ev.RunStalled(failure=self.failure, seq=self.seq),),
+            headline="run-stalled",
+            orders={},
+            order=None,
+            blobs=[],
+        )
+
+
 @dataclass(slots=True)
 class Entry:
     """A run in this owner's hands."""
@@ -37,6 +58,8 @@ class Entry:
     """(path, attempt, offer) → when this process last published the order."""
     due_ms: int | None = None
     lost: set[str] = field(default_factory=set)
+    stall: Stall | None = None
+    """It must stop, and its history does not say so yet."""
 
 
 @dataclass(slots=True)

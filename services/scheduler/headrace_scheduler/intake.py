@@ -18,6 +18,7 @@ from headrace.contracts.envelope import SPECVERSION, Value
 from headrace.contracts.errors import (
     AppendConflictError,
     ConflictError,
+    CorruptError,
     DataError,
     MalformedMessageError,
     NotFoundError,
@@ -228,15 +229,21 @@ class Intake:
 
         Raises:
             KeyReusedError: the id belongs to another start.
+            CorruptError: the run has a history without its beginning.
         """
-        stream = subjects.runs_stream(ids.partition_of(run_id), streams=self._run_streams)
+        stream, seq = subjects.runs_stream(ids.partition_of(run_id), streams=self._run_streams), 0
         async for stored in self._broker.read(stream, (subjects.creation_scope(run_id),)):
-            first = decode(stored.body)
+            seq, first = stored.seq, decode(stored.body)
             if isinstance(first, ev.RunDecided) and isinstance(first.data.events[0], ev.RunCreated):
                 if first.data.events[0].request == request:
                     return True
                 message = f"run id {run_id} belongs to another start; choose another, or leave it out"
                 raise KeyReusedError(message)
+        if seq:
+            message = (
+                f"run {run_id} has decisions up to {seq} in {stream} and no creation: a message of its log is lost"
+            )
+            raise CorruptError(message)
         return False
 
     async def _store(self, tenant: str, run_id: str, inputs: dict[str, Any]) -> Value:

@@ -27,9 +27,9 @@ from headrace.runtime import blobs
 from headrace.runtime.crashpoints import crashpoint
 from headrace.runtime.eventlog import Appended, Expected, Stored, Tail
 from headrace.runtime.park import park
-from headrace_scheduler import children, messages, snapshots
+from headrace_scheduler import children, damage, messages, snapshots
 from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
-from headrace_scheduler.entries import Entry, InFlight, Shared
+from headrace_scheduler.entries import Entry, InFlight, Shared, Stall
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.records import Run
 from headrace_scheduler.state import created, evolve
@@ -162,23 +162,30 @@ class Partition:
                 message = codec.decode(stored.body)
             except MalformedMessageError as error:
                 await self._park(stored, error)
+                self._pass_over(stored, subject, damage.unreadable(error) if subject.kind == "decision" else None)
                 return
             except NewerSchemaError as error:
-                await self._stall(subject.run, error.failure(), stored.seq)
+                self._pass_over(stored, subject, error.failure())
                 return
         if not isinstance(message, ev.RunMessage) or message.runid != subject.run:
-            await self._park(stored, MalformedMessageError("the message does not belong on this subject"))
+            mislaid = MalformedMessageError("the message does not belong on this subject")
+            await self._park(stored, mislaid)
+            self._pass_over(stored, subject, damage.unreadable(mislaid) if subject.kind == "decision" else None)
             return
         if entry is None:
             entry = await self._create(message)
             if entry is None:
                 return  # of a run that ended before this owner's time
+        elif isinstance(message, ev.RunDecided) and damage.doubt(entry.run, message):
+            await self._check(entry, stored.seq)
         try:
             counts = evolve(entry.run, stored.seq, message, entry.plan)
         except Exception as error:
             log.exception("run.fold_failed", extra={"run_id": subject.run, "seq": stored.seq})
-            await self._stall(subject.run, _bug(error), stored.seq)
+            self._stall(entry, _bug(error), stored.seq)
             return
+        if entry.stall is not None and (entry.run.ended or entry.run.status == "stalled"):
+            entry.stall = None
         if isinstance(message, ev.RunDecided) and own is not None:
             entry.in_flight = None  # where it is another's decision, ours will be refused
             if counts and own.message is message:
@@ -187,11 +194,38 @@ class Partition:
         self._touched[subject.run] = None
 
     async def _create(self, message: ev.RunMessage) -> Entry | None:
-        run = created(message) if isinstance(message, ev.RunDecided) else None
-        if run is None:
+        if not isinstance(message, ev.RunDecided):
             return None
-        plan = await self.shared.plans.get(run.tenant, run.defdigest)
-        return self._take(run, plan)
+        run = created(message)
+        plan = await self.shared.plans.get(message.tenant, message.defdigest if run is None else run.defdigest)
+        if run is not None:
+            return self._take(run, plan)
+        failure = await damage.found(self.shared.broker, self.stream, message.runid, plan)
+        if failure is None:
+            return None
+        entry = self._take(damage.headless(message), plan)
+        self._stall(entry, failure, self.seq)
+        return entry
+
+    async def _check(self, entry: Entry, seq: int) -> None:
+        """The message at `seq` does not follow what was folded: either the log is damaged, or our reading is."""
+        if entry.stall is not None or entry.run.status == "stalled":
+            return
+        failure = await damage.found(self.shared.broker, self.stream, entry.run.run, entry.plan)
+        if failure is None:
+            message = f"{self.stream} has what was not read of run {entry.run.run} before {seq}"
+            raise damage.SkippedError(message)
+        self._stall(entry, failure, seq)
+
+    def _pass_over(self, stored: Stored, subject: subjects.RunSubject, failure: Failure | None) -> None:
+        """Note a message that cannot be folded: with a failure its run stops. It stands in the way of decisions all the
+        same, so the next one is checked against it."""
+        entry = self.entries.get(subject.run)
+        if failure is None or entry is None:
+            return
+        if subject.kind == "decision" and subject.pipeline == entry.run.pipeline:
+            entry.run.decision_seq = stored.seq
+        self._stall(entry, failure, stored.seq)
 
     def _take(self, run: Run, plan: Plan) -> Entry:
         entry = self.entries[run.run] = Entry(run, plan)
@@ -256,6 +290,9 @@ class Partition:
         if not self.shared.may_decide(self.part):
             self._arm(entry, self.shared.clock.now_ms() + int(RETRY_S * 1000))
             return
+        if entry.stall is not None:
+            await self._send(entry, entry.stall.decision(entry.run.version + 1, self.shared.clock.now_ms()))
+            return
         await self._publish_missing(entry)
         await self._decide(entry)
 
@@ -271,7 +308,7 @@ class Partition:
             decision = decide(run, entry.plan, now_ms=now_ms, limits=limits)
         except Exception as error:
             log.exception("run.decide_failed", extra={"run_id": run.run, "version": run.version})
-            await self._stall(run.run, _bug(error), self.seq)
+            self._stall(entry, _bug(error), self.seq)
             return
         if limits.refused:
             self.shared.room.wait(run.tenant, limits.refused, run.run, lambda: self.follow(run.run))
@@ -402,7 +439,7 @@ class Partition:
             content = content_for(entry.run, entry.plan, path)
             if inst.input_sha and content.sha != inst.input_sha:
                 failure = Failure(code="internal", message=f"{path}: deriving the order again gave another input")
-                await self._stall(entry.run.run, failure, self.seq)
+                self._stall(entry, failure, self.seq)
                 return
             for ref, data in content.blobs:
                 await blobs.put(self.shared.broker, entry.run.tenant, ref.partition("/")[0], data)
@@ -423,23 +460,13 @@ class Partition:
         )
         future.add_done_callback(_log_failure)
 
-    async def _stall(self, run_id: str, failure: Failure, seq: int) -> None:
-        """Stop one run, loudly, with the reason in its history."""
-        entry = self.entries.get(run_id)
-        if entry is None or entry.run.ended or entry.run.status == "stalled":
+    def _stall(self, entry: Entry, failure: Failure, seq: int) -> None:
+        """Stop one run, loudly, with the reason in its history: the first one found."""
+        if entry.stall is not None or entry.run.ended or entry.run.status == "stalled":
             return
-        log.error("run.stalled", extra={"run_id": run_id, "code": failure.code, "seq": seq})
-        event = ev.RunStalled(failure=failure, seq=seq)
-        decision = Decision(
-            version=entry.run.version + 1,
-            at_ms=self.shared.clock.now_ms(),
-            events=(event,),
-            headline="run-stalled",
-            orders={},
-            order=None,
-            blobs=[],
-        )
-        await self._send(entry, decision)
+        log.error("run.stalled", extra={"run_id": entry.run.run, "code": failure.code, "seq": seq})
+        entry.stall = Stall(failure, seq)
+        self._touched[entry.run.run] = None
 
     # --- snapshots ---------------------------------------------------------------------------------
 
@@ -449,6 +476,8 @@ class Partition:
         now_s = self.shared.clock.monotonic_s()
         if now_s - self._snapshot_at_s < names.SNAPSHOT_EVERY_S and self._folded < names.SNAPSHOT_EVERY_EVENTS:
             return
+        if any(entry.stall is not None for entry in self.entries.values()):
+            return  # what has to be said about them is not in the log yet, and would be forgotten
         self._snapshot_at_s, self._folded, self._snapshot_seq = now_s, 0, self.seq
         runs = [entry.run for entry in self.entries.values()]
         data = snapshots.encode(snapshots.Snapshot(part=self.part, seq=self.seq, runs=runs))
