@@ -17,6 +17,7 @@
 Subject by subject, with the messages on each: `channels.py`.
 """
 
+import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -161,6 +162,14 @@ def trigger(tenant: str, name: str) -> str:
 def definition(tenant: str, pipeline: str) -> str:
     """Where a pipeline's definitions are recorded."""
     return f"hr.def.{tenant}.{pipeline}"
+
+
+BUILTIN: Final = "builtin"
+"""The endpoint of a tool that every executor has."""
+RESPONDER: Final = "nats:"
+"""An endpoint `nats:<subject>` is a responder on the bus: it gets a live.Request and answers with a live.Reply."""
+RESPONDER_RE: Final = re.compile(r"nats:(?!hr\.)(?!hr$)[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+){0,15}")
+"""Executors publish there with rights of their own, so neither the engine's subjects nor the broker's (`$…`, `_…`)."""
 
 
 def tool(tenant: str, tool_token: str) -> str:

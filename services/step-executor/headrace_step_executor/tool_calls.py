@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.contracts import codec, events, ids, names
+from headrace.contracts import codec, events, ids, names, subjects
 from headrace.contracts.errors import AttemptError, DataError, HeadraceError, UnavailableError
 from headrace.contracts.live import Reply, Request
 from headrace.pipeline import json_schemas
@@ -21,9 +21,6 @@ from headrace_step_executor.tools.call import Stop, ToolCall, ToolFunction, refu
 
 log = logging.getLogger("headrace.executor")
 
-RESPONDER: Final = "nats:"
-"""An endpoint `nats:<subject>` is a responder on the bus: it gets a live.Request and answers with a
-live.Reply."""
 MESSAGE_CHARS_MAX: Final = 500
 HERE_BYTES_MAX: Final = 256 * 1024
 """Results up to this size are looked through on the event loop, in about 5 ms at worst."""
@@ -62,7 +59,7 @@ class ToolCalls:
         function = self._functions.get(name)
         if spec is None and not self._catalogue.knows(tenant, name):
             spec = self._local.get(name)
-        if spec is None or (spec.endpoint == "builtin" and function is None):
+        if spec is None or (spec.endpoint == subjects.BUILTIN and function is None):
             msg = "tool_unavailable"
             raise try_later(msg, f"no enabled version of the tool {name[:100]!r} is known here")
         args = msgspec.json.decode(data)
@@ -89,7 +86,7 @@ class ToolCalls:
         try:
             # The attempt's own deadline ends a call that may take as long as that.
             async with asyncio.timeout(limit_s if limit_s < left_s else None) as limit:
-                if spec.endpoint.startswith(RESPONDER):
+                if spec.endpoint.startswith(subjects.RESPONDER):
                     result: Any = await self._ask(tool, received, limit_s)
                 else:
                     result = await self._run(tool, received, workspace, left_s=limit_s, stop=stop)
@@ -161,7 +158,7 @@ class ToolCalls:
         if len(body) > names.ORDER_BYTES_MAX:
             msg = "too_large"
             raise refuse(msg, f"{tool.spec.tool}: arguments of {len(body)} bytes for a responder")
-        subject = tool.spec.endpoint.removeprefix(RESPONDER)
+        subject = tool.spec.endpoint.removeprefix(subjects.RESPONDER)
         try:
             # Longer than our own limit, so that silence ends as a timeout and absence at once as unavailable.
             answer = await self._bus.request(subject, body, timeout_s=limit_s + names.REQUEST_DEADLINE_S)

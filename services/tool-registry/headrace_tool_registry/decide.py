@@ -4,15 +4,15 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-import jsonschema_rs
 import msgspec
 
-from headrace.contracts import names
+from headrace.contracts import names, subjects
 from headrace.contracts.canonical import canonical_json
 from headrace.contracts.envelope import SPECVERSION
 from headrace.contracts.errors import ConflictError, DataError, NotFoundError
 from headrace.contracts.events import ToolDisabled, ToolName, ToolRegistered, ToolSpec
 from headrace.contracts.ids import event_id
+from headrace.pipeline import json_schemas
 from headrace_tool_registry.state import Catalogue
 
 TOOL_RE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.[a-z][a-z0-9_-]{0,31}){0,3}")
@@ -112,6 +112,10 @@ def _check(spec: ToolSpec) -> None:
                 not 1 <= spec.result_bytes_max <= names.VALUE_BYTES_MAX,
                 f"result_bytes_max {spec.result_bytes_max} is outside 1 to {names.VALUE_BYTES_MAX}",
             ),
+            (
+                spec.endpoint != subjects.BUILTIN and not subjects.RESPONDER_RE.fullmatch(spec.endpoint),
+                f"endpoint {spec.endpoint[:80]!r} is neither {subjects.BUILTIN!r} nor nats:<subject> outside hr.>",
+            ),
         )
         if wrong
     ]
@@ -125,8 +129,9 @@ def _check(spec: ToolSpec) -> None:
 
 
 def _schema_problems(field: str, schema: dict[str, object]) -> list[str]:
+    """As an executor will read it, so that what is registered can be called. Fetches nothing."""
     try:
-        jsonschema_rs.meta.validate(schema)
-    except jsonschema_rs.ValidationError as error:
-        return [f"{field} is no JSON Schema: {error.message[:300]}"]
+        json_schemas.validator(schema)
+    except DataError as error:
+        return [f"{field} is no JSON Schema: {error}"]
     return []

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from headrace.contracts import codec, names, subjects
-from headrace.contracts.errors import NotFoundError, RetryableError, UnknownOutcomeError
+from headrace.contracts.errors import ConflictError, NotFoundError, RetryableError, UnknownOutcomeError
 from headrace.contracts.events import StoredMessage, ToolDisabled, ToolName, ToolRegistered, ToolSpec
 from headrace.contracts.ids import token
 from headrace.contracts.live import Empty, Request, StateHash, ToolList, ToolQuery
@@ -109,7 +109,7 @@ class ToolRegistry:
 
     async def _publish_builtin(self) -> None:
         """Put the built-in tools into the catalogue, however long the broker is away. Doing it again adds
-        nothing."""
+        nothing; what was disabled, or registered otherwise by another release, stays as it is."""
         for spec in self._builtin:
             await self._publish_one(spec)
         self._published = True
@@ -121,6 +121,9 @@ class ToolRegistry:
         while True:
             try:
                 return await self._write(self._config.tenant, spec.tool, choose)
+            except ConflictError as error:
+                log.warning("builtin.left_as_it_is", extra={"tool": spec.tool, "why": str(error)})
+                return None
             except (RetryableError, UnknownOutcomeError) as error:
                 log.warning("builtin.not_yet", extra={"tool": spec.tool, "why": str(error)})
                 await self._clock.sleep(RETRY_S)

@@ -2,8 +2,9 @@
 
 import asyncio
 
+import msgspec
 import pytest
-from tests.conftest import Connect
+from tests.conftest import Connect, until
 from tests.integration.services.conftest import Start
 
 from headrace.contracts.events import ToolName, ToolSpec
@@ -99,6 +100,65 @@ async def test_what_is_no_tool_is_refused_with_every_reason(streams: Broker, sta
     text = refused.value.failure().message
     assert all(part in text for part in ("'Crm Find'", "'?'", "'magic'", "args is no JSON Schema")), text
     assert (await streams.position("HR_TOOLS")).last_seq == 0
+
+
+async def test_input_53_a_schema_is_never_fetched_and_can_be_used(streams: Broker, start: Start) -> None:
+    """Neither `$schema` nor `$ref` makes the registry connect anywhere, and what no executor could use is refused."""
+    await start(ToolRegistry, config=Config(), builtin=())
+    asked: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(1))
+        writer.close()
+
+    listening = await asyncio.start_server(hear, "127.0.0.1", 0)
+    async with listening:
+        place = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/schema"
+        named = ToolSpec(tool="crm.find", version="1.0.0", description="find", args={"$schema": place})
+        await ask(streams, "register", named, ToolSpec)
+        refused = []
+        for schema in ({"$ref": place}, {"$ref": "#/nowhere"}, {"pattern": "("}, {"type": "nonsense"}):
+            bad = ToolSpec(tool="crm.find", version="2.0.0", description="find", args=schema)
+            with pytest.raises(ServiceError) as raised:
+                await ask(streams, "register", bad, ToolSpec)
+            refused.append(raised.value.failure())
+
+    assert [failure.code for failure in refused] == ["data_invalid"] * 4, refused
+    assert all("args is no JSON Schema" in failure.message for failure in refused), refused
+    assert asked == []
+    assert (await streams.position("HR_TOOLS")).last_seq == 1
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["nats:$JS.API.STREAM.DELETE.HR_RUNS_0", "nats:hr.cmd.default.run-start", "nats:_INBOX.x", "nats:a.*", "nats:a b",
+     "nats:", "nats:.a", "http://x", ""],
+)  # fmt: skip
+async def test_a_tool_cannot_borrow_the_executors_rights(streams: Broker, start: Start, endpoint: str) -> None:
+    """Executors publish to the endpoint with credentials of their own: the engine's and the broker's subjects are
+    nobody's tool."""
+    await start(ToolRegistry, config=Config(), builtin=())
+    bad = ToolSpec(tool="crm.find", version="1.0.0", description="find", args={}, endpoint=endpoint)
+
+    with pytest.raises(ServiceError, match="endpoint"):
+        await ask(streams, "register", bad, ToolSpec)
+
+    assert (await streams.position("HR_TOOLS")).last_seq == 0
+
+
+async def test_a_built_in_tool_that_was_disabled_stays_so_and_holds_nobody_up(streams: Broker, start: Start) -> None:
+    """What an operator has disabled, or an earlier release described otherwise, does not keep the registry down."""
+    first = await start(ToolRegistry, config=Config(), builtin=builtin_tools())
+    await ask(streams, "disable", ToolName(tool="fs.read", version="1.0.0"), ToolName)
+    await first.abandon()
+    changed = [msgspec.structs.replace(spec, description="said otherwise") for spec in builtin_tools()]
+
+    hosted = await start(ToolRegistry, config=Config(), builtin=changed)
+    await until(lambda: hosted.ready)
+    tools = (await ask(streams, "list", Empty(), ToolList)).tools
+
+    assert [spec.tool for spec in tools] == [spec.tool for spec in builtin_tools() if spec.tool != "fs.read"]
+    assert "said otherwise" not in {spec.description for spec in tools}
 
 
 async def test_otp_s2_the_catalogue_is_identical_within_two_seconds_of_a_restart(streams: Broker, start: Start) -> None:
