@@ -1,6 +1,7 @@
 """File tools: what they do, and that nothing leads out of the workspace."""
 
 import asyncio
+import json
 import os
 import socket
 import threading
@@ -108,6 +109,7 @@ async def test_glob_lists_sorted_files_of_workspace_and_read_roots(home: Path, t
     found = await use("fs.glob", home, read_roots=(granted,), pattern="src/**/*.py")
     assert found == {"paths": ["src/a.py", "src/x/b.py", "src/z.py"], "count": 3, "truncated": False}
     assert (await use("fs.glob", home, pattern="**", hidden=True))["count"] == 4
+    assert (await use("fs.glob", home, pattern="**/" * 340 + "*.txt"))["paths"] == ["src/c.txt"]  # as deep as one `**`
     assert (await use("fs.glob", home, pattern="**/*.py", limit=1))["truncated"] is True
     assert (await use("fs.glob", home, pattern="*.py", dir="src/x"))["paths"] == ["src/x/b.py"]
     absolute = await use("fs.glob", home, read_roots=(granted,), pattern="**/*.py", dir=str(granted))
@@ -126,6 +128,20 @@ async def test_grep_matches_in_linear_time(home: Path) -> None:
     assert (await use("fs.grep", home, pattern="(a+)+$"))["count"] == 0
     assert (await use("fs.grep", home, pattern=".", limit=2))["truncated"] is True
     await fails("fs.grep", home, "pattern_invalid", pattern="(?=a)b")
+
+
+async def test_lines_end_where_editors_end_them(home: Path) -> None:
+    """A form feed or a line separator inside a line is part of it; a carriage return before its end is not."""
+    (home / "a.c").write_bytes("\ufeffone\r\n\fpage\n x\u2028y\x85z\nlast".encode())
+    lines = (await use("fs.read", home, path="a.c", format="lines"))["content"]
+    assert lines == ["one", "\fpage", " x\u2028y\x85z", "last"]
+    hits = (await use("fs.grep", home, pattern="^(one|last)$"))["matches"]
+    assert [hit["line"] for hit in hits] == [1, 4]
+    (home / "a.json").write_text('[{"text": "x\u2028y\x85z"}]')
+    await use("fs.convert", home, from_="a.json", to="a.jsonl")
+    assert (await use("fs.read", home, path="a.jsonl", format="jsonl"))["content"] == [{"text": "x\u2028y\x85z"}]
+    await use("fs.convert", home, from_="a.jsonl", to="b.json")
+    assert json.loads((home / "b.json").read_text()) == [{"text": "x\u2028y\x85z"}]
 
 
 async def test_convert_between_formats(home: Path) -> None:

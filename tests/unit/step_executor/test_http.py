@@ -20,6 +20,7 @@ from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
 from headrace.runtime.clock import SystemClock
 from headrace_step_executor.tools.addresses import allow_list
 from headrace_step_executor.tools.http import HttpTool
+from headrace_step_executor.tools.inflate import Inflated
 
 
 async def fetch(url: str, *, allow: tuple[str, ...] = (), tool: HttpTool | None = None, **args: Any) -> Any:
@@ -56,6 +57,10 @@ async def test_json_text_and_bytes_come_back_as_what_they_are() -> None:
         assert (await fetch(wire.url, allow=("127.0.0.0/8",)))["text"] == "ü"
     async with serving(always(response(b"\xff\x00", kind="image/png"))) as wire:
         assert (await fetch(wire.url, allow=("127.0.0.0/8",)))["base64"] == "/wA="
+    for charset in ("undefined", "idna", "zlib", "unicode_escape"):  # Python's own codecs are nobody's character set
+        odd = response(b"a.b", kind=f"text/plain; charset={charset}")
+        async with serving(always(odd)) as wire:
+            assert (await fetch(wire.url, allow=("127.0.0.0/8",)))["base64"] == "YS5i", charset
 
 
 async def test_changing_methods_carry_the_idempotency_key() -> None:
@@ -103,6 +108,24 @@ async def test_input_36_a_gzip_bomb_stops_at_the_cap() -> None:
         await fails(wire.url, "too_large", allow=("127.0.0.0/8",), max_bytes=999)
 
 
+async def test_input_36_what_follows_a_compressed_body_is_not_collected() -> None:
+    """Bytes behind the end of the stream are refused at once; several gzip members are one body, and bounded too."""
+    zipped = "content-encoding: gzip\r\n"
+    inside = gzip.compress(b"hello ") + gzip.compress(b"world")
+    async with serving(always(response(inside, kind="text/plain", headers=zipped))) as wire:
+        assert (await fetch(wire.url, allow=("127.0.0.0/8",)))["text"] == "hello world"
+    endless = gzip.compress(b"") * 200_000
+    async with serving(always(response(endless, kind="text/plain", headers=zipped))) as wire:
+        await fails(wire.url, "too_large", allow=("127.0.0.0/8",), max_bytes=1000)
+    inflated = Inflated("gzip", bytes_max=1000)
+    with pytest.raises(AttemptError, match="damaged"):
+        inflated.feed(gzip.compress(b"hello") + bytes(16))
+    inflated = Inflated("deflate", bytes_max=1000)
+    inflated.feed(zlib.compress(b"hello"))
+    with pytest.raises(AttemptError, match="after its end"):
+        inflated.feed(b"x")
+
+
 @pytest.mark.parametrize(
     ("reply", "code"),
     [
@@ -112,6 +135,7 @@ async def test_input_36_a_gzip_bomb_stops_at_the_cap() -> None:
         (response(b"x", headers="content-encoding: br\r\n"), "malformed"),
         (response(b"not gzip", headers="content-encoding: gzip\r\n"), "malformed"),
         (response(gzip.compress(b"x" * 99)[:-12], headers="content-encoding: gzip\r\n"), "malformed"),
+        (response(gzip.compress(b"x" * 99)[:10], headers="content-encoding: gzip\r\n"), "malformed"),
         (b"HTTP/1.1 200 OK\r\n" + b"a: " + b"x" * 200_000, "malformed"),
         (b"", "malformed"),
     ],

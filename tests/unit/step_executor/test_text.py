@@ -1,6 +1,7 @@
 """Text and JSON tools."""
 
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ async def test_split_cuts_where_the_text_pauses_and_loses_nothing(tmp_path: Path
     assert all(after.startswith(before[-10:]) for before, after in itertools.pairwise(overlapping))
     assert (await use("text.split", tmp_path, text=""))["parts"] == []
     assert (await use("text.split", tmp_path, text="x" * 100, size=30))["count"] == 4
+    with pytest.raises(AttemptError, match="characters in parts"):
+        await use("text.split", tmp_path, text="x" * 100_000, size=50_000, overlap=49_999)
     with pytest.raises(AttemptError, match="overlap"):
         await use("text.split", tmp_path, text="x", size=5, overlap=5)
 
@@ -61,6 +64,19 @@ async def test_links_once_each_with_their_text(tmp_path: Path) -> None:
         {"url": "https://a.example/x", "text": "Docs"},
         {"url": "https://b.example/y", "text": "https://b.example/y"},
     ]
+    titled = await use("text.extract_links", tmp_path, text='[T](http://a.example/t "title") [U](http://a.example/u')
+    assert [link["text"] for link in titled["links"]] == ["T", "http://a.example/u"]
+
+
+async def test_links_of_hostile_text_are_found_in_linear_time(tmp_path: Path) -> None:
+    """Half-written links make no pattern try every way to split them: the loop would stand still meanwhile."""
+    hostile = ("[x](http://" + "a" * 2300 + " ") * 400
+
+    began_s = time.process_time()
+    found = await use("text.extract_links", tmp_path, text=hostile)
+
+    assert found["count"] == 1
+    assert time.process_time() - began_s < 1.0  # 0.02 s; 3 s where every split is tried
 
 
 async def test_measure_counts_text_and_python(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ _PLATFORM: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text) for text in ("168.63.129.16/32", "192.88.99.0/24", "192.0.0.0/24", "fd00:ec2::/32")
 )
 """Public by number, but answered by the machine's own platform, or an old relay."""
+_GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
+"""All that is given out of IPv6. The rest is local, as fec0::/10 once was, or nobody's."""
+_DOCUMENTATION: Final = ipaddress.ip_network("3fff::/20")
 
 
 @dataclass(slots=True, frozen=True)
@@ -162,11 +165,16 @@ def denied(address: Address) -> str:
         ("link-local or metadata", address.is_link_local),
         ("multicast", address.is_multicast),
         ("unspecified", address.is_unspecified),
-        ("private, shared or reserved", not address.is_global or address.is_reserved),
+        ("private, shared or reserved", not address.is_global or address.is_reserved or _is_unassigned(address)),
     ):
         if applies:
             return reason
     return ""
+
+
+def _is_unassigned(address: Address) -> bool:
+    """What `ipaddress` calls global for want of an entry in its tables."""
+    return address.version == 6 and (address not in _GLOBAL_UNICAST or address in _DOCUMENTATION)
 
 
 async def admitted(target: Target, resolve: Resolver, allowed: AllowList) -> tuple[str, ...]:

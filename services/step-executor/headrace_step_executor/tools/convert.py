@@ -11,7 +11,7 @@ from headrace.contracts.errors import DefinitionError
 from headrace.pipeline import builtin_tools
 from headrace.pipeline.loader import load_bytes
 from headrace_step_executor.tools.call import ToolCall, go_on, in_thread, refuse
-from headrace_step_executor.tools.fs_read import json_value, text_of
+from headrace_step_executor.tools.fs_read import json_value, lines_of, text_of
 from headrace_step_executor.tools.fs_write import store
 
 RECORDS_MAX: Final = 1_000_000
@@ -56,7 +56,7 @@ def parse(text: str, form: str, path: str) -> list[Any]:
         case "csv":
             records = _parse_csv(text, path)
         case "jsonl":
-            lines = enumerate(text.splitlines(), 1)
+            lines = enumerate(lines_of(text), 1)
             records = [json_value(line, f"{path}:{number}") for number, line in lines if line.strip()]
         case "yaml":
             records = _listed(_parse_yaml(text, path), path)

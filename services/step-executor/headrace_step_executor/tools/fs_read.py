@@ -68,10 +68,10 @@ def content_of(data: bytes, form: str, path: str) -> Any:
         case "json":
             return json_value(text_of(data, path), path)
         case "jsonl":
-            lines = text_of(data, path).splitlines()
+            lines = lines_of(text_of(data, path))
             return [json_value(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
         case "lines":
-            return text_of(data, path).splitlines()
+            return lines_of(text_of(data, path))
     return text_of(data, path)
 
 
@@ -82,6 +82,14 @@ def text_of(data: bytes, path: str) -> str:
     except UnicodeDecodeError as error:
         msg = "not_text"
         raise refuse(msg, f"{path[:200]!a}: not UTF-8 at byte {error.start}; read it as base64") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as editors count them: a form feed or U+2028 ends none, a carriage return before a newline is dropped."""
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
 
 
 def json_value(text: str, place: str) -> Any:
@@ -121,7 +129,7 @@ def _glob(call: ToolCall) -> dict[str, Any]:
 def matching(call: ToolCall, pattern: str, *, hidden: bool) -> list[str]:
     """Files that match, sorted; a file of the workspace hides one of the same path in a read root."""
     where = call.args["dir"]
-    parts = checked_parts(pattern)
+    parts = _pattern_parts(pattern)
     if not parts:
         msg = "path_invalid"
         raise refuse(msg, "an empty pattern matches nothing")
@@ -151,6 +159,15 @@ def matching(call: ToolCall, pattern: str, *, hidden: bool) -> list[str]:
         msg = "too_large"
         raise refuse(msg, f"more than {builtin_tools.PATHS_MAX} files match")
     return sorted(found)
+
+
+def _pattern_parts(pattern: str) -> tuple[str, ...]:
+    """The pattern by directory. `**` after `**` adds nothing but work."""
+    parts: list[str] = []
+    for part in checked_parts(pattern):
+        if part != "**" or parts[-1:] != ["**"]:
+            parts.append(part)
+    return tuple(parts)
 
 
 class _Budget:
@@ -252,10 +269,8 @@ def _grep(call: ToolCall) -> dict[str, Any]:
 
 def _text_lines(call: ToolCall, path: str) -> list[str]:
     try:
-        return call.workspace.read(path, bytes_max=GREP_FILE_BYTES_MAX).decode().splitlines()
-    except UnicodeDecodeError:
-        return []  # by the tool's contract only UTF-8 files are searched
+        return lines_of(text_of(call.workspace.read(path, bytes_max=GREP_FILE_BYTES_MAX), path))
     except AttemptError as error:
-        if error.attempt_code in ("too_large", "not_found", "path_denied", "not_a_file"):
-            return []
+        if error.attempt_code in ("not_text", "too_large", "not_found", "path_denied", "not_a_file"):
+            return []  # by the tool's contract only UTF-8 files of text are searched
         raise

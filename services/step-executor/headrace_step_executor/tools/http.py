@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import functools
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -39,6 +40,13 @@ ADDRESSES_TRIED_MAX: Final = 3
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Status line and headers of an answer."""
 CHUNK_BYTES: Final = 64 * 1024
+HERE_BYTES_MAX: Final = 256 * 1024
+"""A longer body is hashed and parsed in a thread."""
+_CHARSET: Final = re.compile(
+    r"utf-?8|utf-?16(le|be)?|(us-)?ascii|iso-?8859-?\d{1,2}|latin-?1|(windows-|cp)(125\d|874|932|949|1361)|koi8-[ru]"
+    r"|gb(k|2312|18030)|big5(-hkscs)?|euc-(jp|kr)|shift[_-]?jis|iso-2022-jp|macintosh"
+)
+"""Character sets of the web. Python's codecs are more: some run code of theirs, or give what no text is."""
 _CHANGING: Final = ("POST", "PUT", "PATCH", "DELETE")
 _OURS: Final = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect",
@@ -90,7 +98,9 @@ class HttpTool:
         accepted = args.get("accept_status") or range(200, 300)
         if answer.status not in accepted:
             raise self._refused(answer)
-        return _result(answer)
+        if len(answer.body) <= HERE_BYTES_MAX:
+            return _result(answer)
+        return await asyncio.get_running_loop().run_in_executor(call.threads, _result, answer)
 
     async def fetch(self, call: ToolCall, sent: Outgoing) -> Answer:
         """The last answer of a chain of redirects, each checked like the first address."""
@@ -276,7 +286,8 @@ def _result(answer: Answer) -> dict[str, Any]:
         if kind == "application/json" or kind.endswith("+json"):
             result["json"] = json_value(answer.body.decode("utf-8-sig"), answer.url)
             return result
-        if kind.startswith("text/") or kind in ("application/xml", "application/javascript"):
+        is_text = kind.startswith("text/") or kind in ("application/xml", "application/javascript")
+        if is_text and _CHARSET.fullmatch(charset):
             result["text"] = answer.body.decode(charset)
             return result
     except AttemptError as error:

@@ -3,17 +3,19 @@
 import re
 from typing import Any, Final
 
+from headrace.contracts import names
 from headrace.pipeline import builtin_tools
 from headrace_step_executor.tools.call import ToolCall, in_thread, refuse
-from headrace_step_executor.tools.fs_read import text_of
+from headrace_step_executor.tools.fs_read import lines_of, text_of
 
 HERE_CHARS_MAX: Final = 100_000
 """Longer text is worked on in a thread, so that the loop goes on turning."""
 _SEPARATORS: Final = ("\n\n", "\n", " ")
 _FENCE: Final = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
 _LINK: Final = re.compile(
-    r"\[([^\[\]\n]{0,500})\]\((https?://[^\s()<>]{1,2000})[^()\n]{0,200}\)|(https?://[^\s<>\"'()\[\]]{1,2000})"
+    r"\[([^\[\]\n]{0,500}+)\]\((https?://[^\s()<>]{1,2000}+)[^()\n]{0,200}+\)|(https?://[^\s<>\"'()\[\]]{1,2000}+)"
 )
+"""Possessive: what has matched is not tried in other lengths, so that half a link costs what it is long."""
 _DEF: Final = re.compile(r"(?:async[ \t]+)?def[ \t]+\w")
 _CLASS: Final = re.compile(r"class[ \t]+\w")
 
@@ -56,13 +58,21 @@ def _counted(name: str, found: list[Any]) -> dict[str, Any]:
 
 
 def parts_of(text: str, size: int, overlap: int) -> list[str]:
-    """Parts of at most `size` characters, cut where the text pauses; nothing is dropped."""
+    """Parts of at most `size` characters, cut where the text pauses; nothing is dropped.
+
+    Raises:
+        AttemptError: `too_large`: overlaps make more of the text than a value can hold.
+    """
     parts: list[str] = []
-    start = 0
+    start, whole = 0, 0
     while start < len(text):
         end = min(start + size, len(text))
         if end < len(text):
             end = _pause(text, start, end, least=overlap)
+        whole += end - start
+        if whole > names.VALUE_BYTES_MAX:
+            msg = "too_large"
+            raise refuse(msg, f"more than {names.VALUE_BYTES_MAX} characters in parts; make `overlap` smaller")
         parts.append(text[start:end])
         if end == len(text):
             break
@@ -83,7 +93,7 @@ def _pause(text: str, start: int, end: int, *, least: int) -> int:
 def _code_blocks(text: str, language: str | None) -> list[dict[str, str]]:
     blocks: list[dict[str, str]] = []
     fence, named, inside = "", "", list[str]()
-    for line in text.splitlines():
+    for line in lines_of(text):
         match = _FENCE.match(line)
         if not fence:
             if match:
