@@ -11,8 +11,9 @@ when an own renewal comes round, everything the others had stored before it has 
 the time between two own renewals, at most SILENCE_STEP_MAX_S a time, and starts from zero after a
 reconnect. So a frozen process, a stalled tail or a frozen broker makes nobody look dead.
 
-**The owner stops first.** A member may decide for 1.5 s after it *sent* its last acknowledged renewal;
-others received it later than that and wait 1.5 s from there.
+**The owner stops first.** A member may decide for 1.5 s after it *sent* the last of its renewals that came
+round; others received it later than that and wait 1.5 s from there. Who could not renew stops deciding and
+keeps what nobody else has claimed: a process that is too busy to renew must not have to read it all again.
 
 **Claims.** `claim.<part>` says who holds a partition and is written only when it changes hands: by the new
 owner, over a released claim or one whose holder is gone; by the old owner, to release it after its
@@ -253,7 +254,6 @@ class Leases:
         except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
             log.warning("lease.renewal_failed", extra={"why": f"{type(error).__name__}: {error}"})
             return False
-        self._renewed_s = max(self._renewed_s, sent_s)
         return True
 
     def _is_fresh(self) -> bool:
@@ -305,6 +305,7 @@ class Leases:
         sent_s = self._sent_s.pop(counter, None)
         if sent_s is None:
             return  # of an earlier life under the same name
+        self._renewed_s = max(self._renewed_s, sent_s)  # whoever claimed from us before that has been seen by now
         took_s = now - sent_s
         if took_s <= LEARN_WITHIN_S or (took_s < self._best_s and now - self._began_s > LEARN_PATIENCE_S):
             self._clock.learn(time_ms)
@@ -344,10 +345,10 @@ class Leases:
             if hold is not None:
                 if part not in self._owned:
                     continue  # being claimed or let go
-                if holder != self.instance or not fresh:
+                if holder != self.instance:
                     hold.end(release=False)
                 elif not mine:
-                    hold.end(release=True)
+                    hold.end(release=fresh)
                 if hold.over.is_set():
                     self._owned.discard(part)
             elif fresh and mine and (holder == self.instance or holder not in self._peers):
@@ -393,7 +394,7 @@ class Leases:
         del self._holds[part]
 
     async def _claim(self, part: int, holder: str) -> bool:
-        """True when the claim is stored. False changes nothing here: the tail shows what became of it."""
+        """True when the claim is stored. After False the tail, or what was read, shows what stands."""
         subject = PREFIX + f"claim.{part:02d}"
         _, seq = self._claims.get(part, ("", 0))
         try:
@@ -402,11 +403,26 @@ class Leases:
                     subject, codec.encode(Claim(holder=holder)), expected=Expected(seq, subject)
                 )
         except AppendConflictError:
+            await self._read_claim(part, subject)
             return False
         except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
             log.warning("lease.claim_failed", extra={"partition": part, "why": f"{type(error).__name__}: {error}"})
             await self._clock.sleep(RETRY_S * (1 + self._entropy.jitter()))
             return False
-        if done.seq > seq:
+        if done.seq > self._claims.get(part, ("", 0))[1]:  # an answer may be later than what the tail has shown since
             self._claims[part] = (holder, done.seq)
         return True
+
+    async def _read_claim(self, part: int, subject: str) -> None:
+        """Another claim stands where ours should go. The tail shows it, or has skipped it: then nothing else would."""
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE_S):
+                stored = await self._broker.last(subjects.LEASES, subject)
+        except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
+            log.warning("lease.claim_unread", extra={"partition": part, "why": f"{type(error).__name__}: {error}"})
+            return
+        log.info("lease.claim_refused", extra={"partition": part, "standing": 0 if stored is None else stored.seq})
+        if stored is None:
+            self._claims.pop(part, None)  # leases are a cache: somebody may have removed it
+        else:
+            self._see(stored)
