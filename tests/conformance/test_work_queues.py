@@ -235,6 +235,67 @@ async def test_a_durable_that_does_not_exist_is_gone(broker: Broker) -> None:
     await consumer.stop()
 
 
+async def took_all_and_asks_no_more(broker: Broker, stream: str, durable: str, count: int) -> list[Delivery]:
+    """Deliveries in the hands of somebody who will not end them."""
+    consumer = await broker.consume(stream, durable, in_flight_max=count)
+    taken = await take(consumer, count)
+    assert await consumer.stop_fetching() == []
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("stream", "again"),
+    [
+        (StreamSpec("LOG", ("log.>",)), [b"1", b"2", b"3"]),  # an ended one above the floor comes too: it is still there
+        (StreamSpec("WORK", ("log.>",), retention="workqueue"), [b"1", b"3"]),
+    ],
+    ids=lambda one: one.retention if isinstance(one, StreamSpec) else "",
+)
+async def test_what_is_unended_is_delivered_again_on_request(
+    backend: ConnectAny, stream: StreamSpec, again: list[bytes]
+) -> None:
+    """To whoever asks now, at once, well before ack_wait; an end by the old holder counts."""
+    broker, dead = await backend(), await backend()
+    await broker.ensure_stream(stream)
+    await broker.ensure_consumer(ConsumerSpec(stream.name, "Q", ("log.>",), ack_wait_s=30.0))
+    for number in range(4):
+        await broker.append(f"log.{number}", str(number).encode())
+    theirs = await took_all_and_asks_no_more(dead, stream.name, "Q", 4)
+    await theirs[0].ack()
+    await theirs[2].ack()
+
+    async def unended() -> int:
+        return (await broker.consumer_state(stream.name, "Q")).ack_pending
+
+    async def two_are_left() -> bool:
+        return await unended() == 2
+
+    await until(two_are_left)
+    mine = await broker.consume(stream.name, "Q", in_flight_max=10)  # asks before, and is served after
+    assert await mine.batch(max_count=1, wait_s=0.05) == []
+
+    await broker.redeliver(stream.name, "Q")
+
+    taken = await take(mine, len(again))
+    assert [delivery.stored.body for delivery in taken] == again
+    assert {delivery.deliveries for delivery in taken} == {1}
+    await theirs[3].ack()
+    for delivery in taken[:-1]:
+        await delivery.ack()
+
+    async def none_are_left() -> bool:
+        return await unended() == 0
+
+    await until(none_are_left)
+
+
+async def test_what_does_not_exist_is_not_delivered_again(broker: Broker) -> None:
+    """As with everything that is asked of a durable."""
+    await given_queue(broker, 0)
+    with pytest.raises(ConsumerGoneError):
+        await broker.redeliver("LOG", "NONE")
+
+
 async def test_a_durable_that_was_removed_and_made_again_goes_on(broker: Broker) -> None:
     """For the share that noticed nothing."""
     await given_queue(broker, 0)

@@ -264,6 +264,16 @@ class WorkQueues(Protocol):
         """
         ...
 
+    async def redeliver(self, stream: str, durable: str) -> None:
+        """Deliver again, at once, what was delivered and has not been ended, as if for the first time.
+
+        Whoever still has such a message in hand may end it all the same. Of a stream that keeps its messages, ended
+        ones that came after the first unended one are delivered again too. Requests that wait go on waiting.
+
+        Raises: ConsumerGoneError: the durable does not exist. UnavailableError.
+        """
+        ...
+
 
 class Bus(Protocol):
     """Messages that nobody stores: at most once, best effort."""

@@ -176,6 +176,11 @@ class JetStreamBroker:
             ack_pending=int(info["num_ack_pending"]),
         )
 
+    async def redeliver(self, stream: str, durable: str) -> None:
+        """See WorkQueues.redeliver."""
+        await self.consumer_state(stream, durable)  # nobody answers the next question where the durable is not there
+        await self._link.api(f"CONSUMER.RESET.{stream}.{durable}")  # to its floor of acknowledgements
+
     async def send(self, subject: str, body: bytes) -> None:
         """See Bus.send."""
         check_subject(subject)

@@ -244,6 +244,10 @@ class MemoryBroker:
         """See WorkQueues.consumer_state."""
         return await self.ask(f"state {stream}", lambda: self.server.queue_state(stream, durable))
 
+    async def redeliver(self, stream: str, durable: str) -> None:
+        """See WorkQueues.redeliver."""
+        await self.ask(f"redeliver {durable}", lambda: self.server.redeliver(stream, durable))
+
     async def send(self, subject: str, body: bytes) -> None:
         """See Bus.send."""
         check_subject(subject)

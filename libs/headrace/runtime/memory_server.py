@@ -149,6 +149,11 @@ class MemoryServer:
         """See WorkQueues.consumer_state."""
         return self._queue(stream, durable).state()
 
+    def redeliver(self, stream: str, durable: str) -> None:
+        """See WorkQueues.redeliver."""
+        queue = self._queue(stream, durable)
+        queue.amnesia(queue.state().ack_floor_seq + 1)
+
     def pull(self, stream: str, durable: str, pull: Pull) -> None:
         """Deliver as much as the request asks for, now or when it comes."""
         queue = self._queue(stream, durable)

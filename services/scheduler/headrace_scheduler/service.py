@@ -21,6 +21,7 @@ from headrace_scheduler.definitions import Definitions
 from headrace_scheduler.entries import Shared
 from headrace_scheduler.handback import HandBack
 from headrace_scheduler.intake import Intake
+from headrace_scheduler.intake_handback import IntakeHandBack
 from headrace_scheduler.intake_sweep import IntakeSweep
 from headrace_scheduler.partition import Partition
 from headrace_scheduler.plans import Plans
@@ -92,6 +93,9 @@ class Scheduler:
             durability=config.durability,
         )
         self._sweep = IntakeSweep(broker, clock=clock, may_act=lambda: self.leases.may_decide(0))
+        self._intake_handback = IntakeHandBack(
+            broker, clock=clock, members=lambda: self.leases.members, may_act=lambda: self.leases.may_decide(0)
+        )
         self._triggers = Triggers(
             broker, clock=clock, plans=plans, definitions=definitions, intake=self._intake, source=source
         )
@@ -130,6 +134,7 @@ class Scheduler:
         start("scheduler.admission", self._admission.run)
         start("scheduler.presence", self._presence.run)
         start("scheduler.intake-sweep", self._sweep.run)
+        start("scheduler.intake-handback", self._intake_handback.run)
         start(
             "scheduler.intake",
             lambda: self._consume(subjects.COMMANDS, subjects.INTAKE_CONSUMER, self._intake.handle),
