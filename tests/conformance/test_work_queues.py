@@ -246,7 +246,10 @@ async def took_all_and_asks_no_more(broker: Broker, stream: str, durable: str, c
 @pytest.mark.parametrize(
     ("stream", "again"),
     [
-        (StreamSpec("LOG", ("log.>",)), [b"1", b"2", b"3"]),  # an ended one above the floor comes too: it is still there
+        (
+            StreamSpec("LOG", ("log.>",)),
+            [b"1", b"2", b"3"],
+        ),  # an ended one above the floor comes too: it is still there
         (StreamSpec("WORK", ("log.>",), retention="workqueue"), [b"1", b"3"]),
     ],
     ids=lambda one: one.retention if isinstance(one, StreamSpec) else "",

@@ -50,8 +50,8 @@ class Pipeline:
 @functools.cache
 def pipelines() -> tuple[Pipeline, ...]:
     """The pool; the first three are the children that others start."""
-    children = tuple(_pipeline(f"child-{number}", _child(number)) for number in range(3))
-    parents = tuple(_pipeline(f"p-{number}", _parent(random.Random(number), children)) for number in range(POOL))
+    children = tuple(pipeline(f"child-{number}", _child(number)) for number in range(3))
+    parents = tuple(pipeline(f"p-{number}", _parent(random.Random(number), children)) for number in range(POOL))
     return (*children, *parents)
 
 
@@ -81,7 +81,8 @@ def asked(seed: int) -> list[Asked]:
     return sorted(commands, key=lambda command: (command.at_s, command.id))
 
 
-def _pipeline(name: str, steps: dict[str, Any]) -> Pipeline:
+def pipeline(name: str, steps: dict[str, Any]) -> Pipeline:
+    """A definition of these steps."""
     document = {
         "pipeline": name,
         "inputs": {"n": {"type": "integer", "default": 1}},
@@ -94,9 +95,9 @@ def _pipeline(name: str, steps: dict[str, Any]) -> Pipeline:
 
 
 def _child(number: int) -> dict[str, Any]:
-    steps: dict[str, Any] = {"c0": _call(ms=100 * (number + 1))}
+    steps: dict[str, Any] = {"c0": call(ms=100 * (number + 1))}
     if number:
-        steps["c1"] = {"needs": ["c0"], **_call(ms=50, fail=number - 1)}
+        steps["c1"] = {"needs": ["c0"], **call(ms=50, fail=number - 1)}
     return steps
 
 
@@ -122,7 +123,7 @@ def _step(draw: random.Random, children: tuple[Pipeline, ...], earlier: list[str
     if kind < 0.26:
         child = draw.choice(children)
         return {"pipeline": f"{child.name}@{child.digest}", "with": {"n": 1}, "timeout": "60s"}
-    step = _call(ms=draw.choice((5, 40, 300, 300, 1500)), fail=draw.choice((0, 0, 0, 0, 1, 2)))
+    step = call(ms=draw.choice((5, 40, 300, 300, 1500)), fail=draw.choice((0, 0, 0, 0, 1, 2)))
     if kind < 0.46:
         step |= {"foreach": "${{ [1, 2, 3, 4].filter(e, e <= inputs.n + 1) }}", "max_parallel": draw.choice((1, 2, 8))}
         if draw.random() < 0.3:
@@ -137,7 +138,8 @@ def _step(draw: random.Random, children: tuple[Pipeline, ...], earlier: list[str
     return step
 
 
-def _call(*, ms: int, fail: int = 0) -> dict[str, Any]:
+def call(*, ms: int, fail: int = 0) -> dict[str, Any]:
+    """A step that calls the outside world."""
     return {
         "tool": CALL,
         "with": {"ms": ms, "fail": fail},

@@ -9,10 +9,10 @@ import hashlib
 import logging
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from headrace.contracts import codec, names, subjects
 from headrace.contracts import commands as cmd
@@ -26,7 +26,7 @@ from tests.simulation.broker import Ack, SimServer
 from tests.simulation.faults import START, Faults, drawn
 from tests.simulation.host import Host, SimClock
 from tests.simulation.loop import SimLoop
-from tests.simulation.workload import Asked, asked, pipelines
+from tests.simulation.workload import Asked, Pipeline, asked, pipelines
 
 TENANT: Final = names.TENANT_DEFAULT
 PARTITIONS: Final = 8
@@ -83,18 +83,19 @@ class World:
     unfinished: list[str] = field(default_factory=list)
 
 
-def simulate(seed: int, *, faults: Faults | None = None, settled: bool = False) -> Record:
+def simulate(seed: int, *, faults: Faults | None = None, settled: bool = False, story: "Story | None" = None) -> Record:
     """Run a world.
 
     Args:
         faults: Instead of those that the seed draws.
         settled: Every hop takes the same time and callbacks keep their order: fewer choices, shorter stories.
+        story: What happens, instead of: the client asks, faults strike for a while, everything must end.
     """
     world = build(seed, faults if faults is not None else drawn(seed), settled=settled)
     loop = world.loop
     asyncio.set_event_loop(None)
     with _partitions(PARTITIONS), _complaints(loop) as complaints:
-        loop.run_until_complete(loop.create_task(_live(world), context=contextvars.Context()))
+        loop.run_until_complete(loop.create_task((story or _live)(world), context=contextvars.Context()))
         record = _record(world, list(complaints))
     with _partitions(PARTITIONS), _silence():
         for host in (*world.hosts, world.client):
@@ -141,17 +142,32 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
 # --- the story -------------------------------------------------------------------------------------------------------
 
 
-async def _live(world: World) -> None:
-    loop = world.loop
+Story = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def begin(world: World, known: Iterable[Pipeline]) -> None:
+    """The broker has its streams, queues and these pipelines; all hosts but the client's start."""
     for stream in stream_specs():
         world.server.ensure_stream(stream)
     for consumer in consumer_specs({}):
         world.server.ensure_consumer(consumer)
-    for pipeline in pipelines():
+    for pipeline in known:
         subject = subjects.blob(TENANT, f"{subjects.DEFINITION_ROOT}/{pipeline.digest}")
         world.server.publish(subject, pipeline.data, msg_id="", expected=None, headers={})
-    for host in (*world.hosts, world.client):
+    for host in world.hosts:
         host.start()
+
+
+def ask(world: World, asked: Asked) -> None:
+    """A command is in the broker's hands."""
+    subject = subjects.command(TENANT, asked.verb)
+    world.server.publish(subject, _command(asked), msg_id=asked.id, expected=None, headers={})
+
+
+async def _live(world: World) -> None:
+    loop = world.loop
+    begin(world, pipelines())
+    world.client.start()
     while loop.time() < world.quiet_s and (world.to_ask or _unfinished(world)):
         await asyncio.sleep(LOOK_S)
     world.faults.active = False

@@ -33,12 +33,15 @@ log = logging.getLogger("headrace.scheduler")
 TICK_S: Final = 0.1
 SILENCE_STEP_MAX_S: Final = 2 * names.PRESENCE_BEAT_S
 """What one pair of own beats can add to a silence: a longer gap was our own or the broker's."""
-LISTS_WITHIN_S: Final = 0.8
-"""A living executor answers within milliseconds; one that does not is looked at again in the next round."""
+LISTS_WITHIN_S: Final = names.PRESENCE_FULL_EVERY * names.PRESENCE_BEAT_S + 0.5
+"""Until then each that lives has said in full what it holds, whether or not it heard the question; who is silent is
+not waited for any longer than it takes to be thought dead. Asking again sooner would never have an answer from one
+that has much to do."""
 LOG_WITHIN_S: Final = 2.0
 ROUND_EVERY_S: Final = 1.0
 AFTER_DEATH_S: Final = 40.0
-"""Rounds go on this long after a death: a frozen process is sent orders until its pulls have expired (30 s)."""
+"""Rounds go on this long after a death: a frozen process is sent orders until its pulls have expired (30 s). And they
+go on until one has come to its end."""
 EVERYTHING: Final = 1 << 62
 
 Key = tuple[str, str, int]
@@ -71,7 +74,7 @@ class HandBack:
         self._shared, self._partitions, self._presence = shared, partitions, presence
         self._came_round_s: float | None = None
         self.peers: dict[str, Peer] = {}
-        self._rounds_until_s = float("-inf")
+        self._next_round_s = self._rounds_until_s = float("-inf")
         self._since_s = float("-inf")
         self._connected_since_s = float("-inf")
         self._beats: Subscription | None = None
@@ -82,8 +85,8 @@ class HandBack:
         """Watch for ever."""
         shared = self._shared
         self._beats = await shared.broker.subscribe(subjects.PRESENCE_ALL, self._hear)
-        now_s = shared.clock.monotonic_s()
-        self._since_s, next_round_s, next_sweep_s = now_s, now_s, now_s + names.SWEEP_S
+        self._since_s = now_s = shared.clock.monotonic_s()
+        next_sweep_s = now_s + names.SWEEP_S
         try:
             while True:
                 await shared.clock.sleep(TICK_S)
@@ -92,20 +95,20 @@ class HandBack:
                 if now_s - self._since_s < names.PRESENCE_SILENT_S or not shared.broker.connected:
                     continue
                 sweep = now_s >= next_sweep_s
-                if not sweep and (now_s >= self._rounds_until_s or now_s < next_round_s):
+                if now_s < self._next_round_s or not (sweep or now_s < self._rounds_until_s):
                     continue
-                next_round_s = now_s + ROUND_EVERY_S
-                next_sweep_s = now_s + names.SWEEP_S if sweep else next_sweep_s
-                try:
-                    await self._round(sweep=sweep)
-                except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
-                    log.warning("handback.waits", extra={"why": f"{type(error).__name__}: {error}"})
+                self._next_round_s = now_s + ROUND_EVERY_S
+                if not await self._round_ends(sweep=sweep):
+                    self._rounds_until_s = max(self._rounds_until_s, now_s + AFTER_DEATH_S)
+                elif sweep:
+                    next_sweep_s = now_s + names.SWEEP_S
         finally:
             await self._beats.stop()
 
     def look_again(self) -> None:
-        """Rounds are due: a partition was taken over, or an executor died."""
-        self._rounds_until_s = self._shared.clock.monotonic_s() + AFTER_DEATH_S
+        """Rounds are due, the first at once: a partition was taken over, or an executor died."""
+        self._next_round_s = self._shared.clock.monotonic_s()
+        self._rounds_until_s = self._next_round_s + AFTER_DEATH_S
 
     # --- hearing -----------------------------------------------------------------------------------
 
@@ -154,6 +157,7 @@ class HandBack:
 
     def _came_round(self, counter: int) -> None:
         """An own beat was heard: who was not heard since the one before it has grown more silent."""
+        self._start_over_after_reconnect()
         sent_s, previous_s = self._presence.sent_s.get(counter), self._came_round_s
         if sent_s is None:
             return
@@ -172,23 +176,40 @@ class HandBack:
 
     # --- a round -----------------------------------------------------------------------------------
 
-    async def _round(self, *, sweep: bool) -> None:
+    async def _round_ends(self, *, sweep: bool) -> bool:
+        """True when a round has come to its end: nothing that was delivered is held by the dead alone any more."""
+        try:
+            return await self._round(sweep=sweep)
+        except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
+            log.warning("handback.waits", extra={"why": f"{type(error).__name__}: {error}"})
+            return False
+
+    async def _round(self, *, sweep: bool) -> bool:
         """One subtraction over all partitions in our hands."""
         self.rounds += 1
-        living = [peer for peer in self.peers.values() if peer.alive]
-        if not living or not any(partition.live for partition in self._partitions.values()):
-            return
+        if not self._partitions:
+            return True
+        if not any(peer.alive for peer in self.peers.values()):
+            return False  # there is nobody to offer anything to
         delivered = await self._delivered(sweep=sweep)
+        living = [peer for peer in self.peers.values() if peer.alive]  # whoever holds what was delivered is among them
         asked_s = self._shared.clock.monotonic_s()
         await self._shared.broker.send(subjects.PRESENCE_PLEASE, b"{}")
         if not await self._lists_since(living, asked_s):
-            return
+            log.warning("handback.waits", extra={"why": f"not all of {len(living)} executors say what they hold"})
+            return False
+        ended = True
         for partition in list(self._partitions.values()):
-            if not partition.live or not self._suspects(partition, living, delivered):
+            if not partition.live:
+                ended = False
+            elif not self._suspects(partition, living, delivered):
                 continue
-            if await self.read_to_end(partition):
+            elif await self.read_to_end(partition):
                 for entry, inst in self._suspects(partition, living, delivered):
                     await self._offer_again(partition, entry, inst, living)
+            else:
+                ended = False
+        return ended
 
     async def _delivered(self, *, sweep: bool) -> dict[tuple[str, str], int]:
         """Highest sequence delivered, by stream and queue. A sweep also finds what a consumer skipped."""
