@@ -48,6 +48,12 @@ TESTED_BY = {
     "headrace/contracts/instants": "unit/runtime/test_clock.py",
     "headrace/contracts/live": "contracts/test_schemas.py",
     "headrace/contracts/names": "contracts/test_schemas.py",
+    # the language's table, what checking gives, and which names are known where, show in what is accepted and refused
+    "headrace/pipeline/checked": "unit/pipeline/test_numbering.py",
+    "headrace/pipeline/cycles": "unit/pipeline/test_graph.py",
+    "headrace/pipeline/published_schema": "unit/pipeline/test_schema.py",
+    "headrace/pipeline/scopes": "unit/pipeline/test_lookups.py",
+    "headrace/pipeline/shapes": "unit/pipeline/test_schema.py",
     # one suite holds every event log to its contract
     "headrace/runtime/eventlog": "conformance/test_event_log.py",
     "headrace/runtime/memory": "conformance/test_event_log.py",

@@ -9,7 +9,7 @@ from headrace.contracts import names
 from headrace.contracts.errors import InputFileError
 from headrace.pipeline.bundle import Bundle, load_bundle
 from headrace.pipeline.problems import RefusedDefinitionError
-from headrace.pipeline.schema import json_schema
+from headrace.pipeline.published_schema import json_schema
 
 
 def validate_command(files: Sequence[Path], *, as_json: bool) -> int:

@@ -11,11 +11,13 @@ from headrace.contracts import names
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.errors import InputFileError
 from headrace.contracts.events import ToolSpec
+from headrace.pipeline.checked import Checked
 from headrace.pipeline.compile import check_document, children_of, plan_of
-from headrace.pipeline.definitions import Definition, file_key, is_file
-from headrace.pipeline.graph import Checked
+from headrace.pipeline.definitions import Definition, child_references, file_key
 from headrace.pipeline.loader import DOCUMENT_BYTES_MAX, Loaded, load_bytes, load_file
+from headrace.pipeline.pending import PENDING
 from headrace.pipeline.plan import Plan
+from headrace.pipeline.positions import Path as DocumentPath
 from headrace.pipeline.positions import Positions
 from headrace.pipeline.problems import Problem, RefusedDefinitionError, shown
 from headrace.pipeline.validate import Report
@@ -41,28 +43,37 @@ class Bundle:
     """File as shown in messages → where its values stand."""
 
 
-def load_bundle(path: str | Path, *, catalogue: Mapping[str, ToolSpec] | None = None) -> Bundle:
+def load_bundle(
+    path: str | Path, *, catalogue: Mapping[str, ToolSpec] | None = None, pending: Mapping[str, str] = PENDING
+) -> Bundle:
     """Load, check and compile a pipeline file with its child files.
 
     Args:
         catalogue: The tools that exist; without it only the names of built-in tools are checked.
+        pending: What is refused because this release cannot execute it.
 
     Raises:
         InputFileError: the file itself is missing, no regular file, or unreadable.
         RefusedDefinitionError: a DefinitionError with every problem of every file, at most 50.
     """
-    return _Bundler(Path(path), catalogue).bundle()
+    return _Bundler(Path(path), catalogue, pending).bundle()
 
 
-def load_text(text: str, *, file: str = "pipeline.yaml", catalogue: Mapping[str, ToolSpec] | None = None) -> Bundle:
+def load_text(
+    text: str,
+    *,
+    file: str = "pipeline.yaml",
+    catalogue: Mapping[str, ToolSpec] | None = None,
+    pending: Mapping[str, str] = PENDING,
+) -> Bundle:
     """As `load_bundle`, for text that is no file; child files are looked for in the working directory."""
-    bundler = _Bundler(Path(file), catalogue)
+    bundler = _Bundler(Path(file), catalogue, pending)
     return bundler.bundle(load_bytes(text.encode("utf-8", "surrogatepass"), file))
 
 
 class _Bundler:
-    def __init__(self, path: Path, catalogue: Mapping[str, ToolSpec] | None) -> None:
-        self.path, self.catalogue = path, catalogue
+    def __init__(self, path: Path, catalogue: Mapping[str, ToolSpec] | None, pending: Mapping[str, str]) -> None:
+        self.path, self.catalogue, self.pending = path, catalogue, pending
         self.folder = path.parent
         self.problems: list[Problem] = []
         self.files: dict[str, Any] = {}
@@ -95,7 +106,7 @@ class _Bundler:
     def _check(self, loaded: Loaded) -> Checked | None:
         report = Report(loaded.file, loaded.positions)
         self.positions[loaded.file] = loaded.positions
-        checked = check_document(loaded.document, report, self.catalogue)
+        checked = check_document(loaded.document, report, self.catalogue, pending=self.pending)
         self.problems += report.found
         return checked
 
@@ -104,19 +115,16 @@ class _Bundler:
         report = Report(parent.file, parent.positions)
         height = 0
         done: dict[str, int] = {}
-        steps = parent.document.get("steps") if isinstance(parent.document, dict) else None
-        for step_id, body in steps.items() if isinstance(steps, dict) else ():
-            reference = body.get("pipeline") if isinstance(body, dict) else None
-            if not isinstance(reference, str) or not is_file(reference) or reference in done:
+        for at, reference in child_references(parent.document):
+            if reference in done:
                 continue
-            at = ("steps", step_id, "pipeline")
             done[reference] = self._child(report, at, reference, base=base, trail=trail, depth=depth)
             height = max(height, done[reference])
         self.problems += report.found
         return height
 
     def _child(
-        self, report: Report, at: tuple[str, ...], reference: str, *, base: str, trail: tuple[str, ...], depth: int
+        self, report: Report, at: DocumentPath, reference: str, *, base: str, trail: tuple[str, ...], depth: int
     ) -> int:
         key = self._confined(report, at, reference, base)
         if key is None:
@@ -136,7 +144,7 @@ class _Bundler:
             self.heights[key] = self._load_child(report, at, key, trail=(*trail, file), depth=depth)
         return self.heights[key]
 
-    def _load_child(self, report: Report, at: tuple[str, ...], key: str, *, trail: tuple[str, ...], depth: int) -> int:
+    def _load_child(self, report: Report, at: DocumentPath, key: str, *, trail: tuple[str, ...], depth: int) -> int:
         """Load and check one file and what it names; gives how many levels that is, itself included."""
         try:
             loaded = load_bytes(self._read(key), trail[-1])
@@ -150,7 +158,7 @@ class _Bundler:
         self._check(loaded)
         return 1 + self._children(loaded, base=posixpath.dirname(key), trail=trail, depth=depth + 1)
 
-    def _confined(self, report: Report, at: tuple[str, ...], reference: str, base: str) -> str | None:
+    def _confined(self, report: Report, at: DocumentPath, reference: str, base: str) -> str | None:
         """The file's key, when the reference stays below the folder of the pipeline file. Opens nothing."""
         parts = reference.split("/")
         if reference.startswith(("/", "~")) or ".." in parts or "\\" in reference or "\0" in reference:

@@ -18,8 +18,13 @@ from headrace.contracts.errors import ExpressionError
 from headrace.pipeline import collecting, functions
 from headrace.pipeline.functions import INT_MAX, INT_MIN, kind_of
 
-ROOTS: Final = ("inputs", "vars", "steps", "item", "index", "run", "event")
-"""Every variable an expression may name."""
+LOOP_NAMES: Final = ("item", "index", "carry", "iteration")
+ROOTS: Final = ("inputs", "vars", "steps", *LOOP_NAMES, "run", "event", "secrets")
+"""Every variable an expression may name, as authors know them."""
+COMPILED_ROOTS: Final = frozenset(
+    {*ROOTS, *(f"{name}_{depth}" for name in LOOP_NAMES for depth in range(1, names.NESTING_MAX + 1))}
+)
+"""Those that compiled expressions may name: of loops inside loops, one for each depth."""
 RESERVED: Final = frozenset(
     {"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"}
     | {"namespace", "null", "package", "return", "true", "var", "void", "while"}
@@ -65,7 +70,7 @@ _FUNCTIONS: Final[tuple[_Row, ...]] = (
 _COALESCE_MAX: Final = 6
 FUNCTION_NAMES: Final = tuple(
     dict.fromkeys(
-        [*(row[0] for row in _FUNCTIONS if row[0][0] != "_"), "coalesce", "file", *_BUILT_IN, *_UNIQUE_MACROS]
+        [*(row[0] for row in _FUNCTIONS if row[0][0] != "_"), "coalesce", "file", "now", *_BUILT_IN, *_UNIQUE_MACROS]
     )
 )
 """For "did you mean"."""
@@ -84,16 +89,28 @@ def _declared() -> list[Any]:
         for count in range(2, _COALESCE_MAX + 1)
     ]
     overloads["file"] = [cel.Overload("hr_file", _TEXT, [_TEXT], False, None)]  # the reader comes with each evaluation
+    overloads["now"] = [cel.Overload("hr_now", cel.Type.TIMESTAMP, [], False, None)]  # likewise
     return [cel.FunctionDecl(name, found) for name, found in overloads.items()]
 
 
 @functools.cache
 def environment() -> Any:
     """The one environment; made at first use, in 2 ms."""
-    variables = {name: _MAP for name in ROOTS}
-    variables |= {"steps": cel.Type.Map(_TEXT, _MAP), "item": _DYN, "index": _INT, "event": _DYN}
+    variables = {name: _MAP for name in ROOTS if name not in LOOP_NAMES}
+    variables |= {"steps": cel.Type.Map(_TEXT, _MAP), "event": _DYN, "secrets": cel.Type.Map(_TEXT, _TEXT)}
+    variables |= {name: loop_type(name) for name in COMPILED_ROOTS if name not in variables}
     extensions = [ext_optional.ExtOptional(), ext_math.ExtMath(), cel.CelExtension("headrace", _declared())]
     return cel.NewEnv(variables=variables, extensions=extensions)
+
+
+def loop_type(name: str) -> Any:
+    """The type of a loop's name: `index` and `iteration` count, `item` and `carry` are whatever they are."""
+    return _INT if name.partition("_")[0] in ("index", "iteration") else _DYN
+
+
+def now_function(at: datetime.datetime) -> Any:
+    """`now()` for one evaluation: however often it is called, one instant."""
+    return cel.Function("now", [], False, lambda: at, cel.Type.TIMESTAMP)
 
 
 def file_function(read: Callable[[str], str], failures: list[BaseException]) -> Any:

@@ -4,29 +4,35 @@ The scheduler compiles what it stored; a definition is checked again here, becau
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from headrace.contracts import names
 from headrace.contracts.errors import NotFoundError
 from headrace.contracts.events import ToolSpec, TriggerSpec
-from headrace.pipeline.definitions import Definition, decode_definition, is_file
-from headrace.pipeline.durations import parse_duration_ms
-from headrace.pipeline.graph import Checked, CheckedStep, check_graph
-from headrace.pipeline.plan import Child, Foreach, Node, Plan, RetryPolicy
+from headrace.pipeline.checked import Checked
+from headrace.pipeline.definitions import Definition, child_files, decode_definition
+from headrace.pipeline.graph import check_graph
+from headrace.pipeline.numbering import Numbering, budget_of, duration_ms
+from headrace.pipeline.pending import PENDING
+from headrace.pipeline.plan import Child, ConcurrencyKey, CronTrigger, Plan
 from headrace.pipeline.positions import Positions
 from headrace.pipeline.problems import RefusedDefinitionError
+from headrace.pipeline.schedules import UTC
 from headrace.pipeline.validate import Report, check_shapes
 
-_QUEUES: Final = {"llm": "llm", "tool": "tool", "transform": "transform", "pipeline": "transform", "wait": "transform"}
-"""A child or a timer is no order itself; what has to be evaluated for it is."""
 
-
-def compile_plan(definition: bytes | Definition, *, catalogue: Mapping[str, ToolSpec] | None = None) -> Plan:
+def compile_plan(
+    definition: bytes | Definition,
+    *,
+    catalogue: Mapping[str, ToolSpec] | None = None,
+    pending: Mapping[str, str] = PENDING,
+) -> Plan:
     """The plan of a definition's main document.
 
     Args:
         definition: Stored bytes, or what `load_bundle` gives as `definition`.
         catalogue: The tools that exist; without it only built-in names are checked.
+        pending: What is refused because this release cannot execute it.
 
     Raises:
         DefinitionError: this release refuses the document.
@@ -34,7 +40,7 @@ def compile_plan(definition: bytes | Definition, *, catalogue: Mapping[str, Tool
     """
     whole = decode_definition(definition) if isinstance(definition, bytes) else definition
     report = Report("definition", Positions())
-    checked = check_document(whole.main, report, catalogue)
+    checked = check_document(whole.main, report, catalogue, pending=pending)
     if checked is None or report.found:
         raise RefusedDefinitionError(report.found)
     return plan_of(whole, checked)
@@ -62,132 +68,74 @@ def plan_for(definition: bytes | Definition, digest: str) -> Plan:
 
 def children_of(definition: Definition) -> dict[str, Definition]:
     """The definitions of the files that the main document names, by name as written."""
-    steps = definition.main.get("steps", {})
-    found = (body.get("pipeline") for body in steps.values() if isinstance(body, dict))
-    return {name: definition.child(name) for name in found if isinstance(name, str) and is_file(name)}
+    return {name: definition.child(name) for name in child_files(definition.main)}
 
 
-def check_document(document: Any, report: Report, catalogue: Mapping[str, ToolSpec] | None = None) -> Checked | None:
+def check_document(
+    document: Any,
+    report: Report,
+    catalogue: Mapping[str, ToolSpec] | None = None,
+    *,
+    pending: Mapping[str, str] = PENDING,
+) -> Checked | None:
     """Everything wrong with one document goes to the report; None when not even its outline holds."""
-    sound = check_shapes(document, report)
-    return None if sound is None else check_graph(document, sound, report, catalogue)
+    if not check_shapes(document, report, pending=pending):
+        return None
+    return check_graph(document, report, catalogue, pending=pending)
 
 
 def plan_of(definition: Definition, checked: Checked) -> Plan:
     """The plan of a document that was checked without finding."""
     document = definition.main
-    index = {step.id: number for number, step in enumerate(checked.steps)}
-    dependents: dict[str, list[int]] = {step.id: [] for step in checked.steps}
-    for step in checked.steps:
-        for other in step.after:
-            dependents[other].append(index[step.id])
-    named = {reference: _child_of(child) for reference, child in children_of(definition).items()}
-    nodes = tuple(
-        _node(step, document.get("defaults", {}), index=index, dependents=tuple(dependents[step.id]), children=named)
-        for step in checked.steps
-    )
+    children = {reference: _child_of(child) for reference, child in children_of(definition).items()}
+    blocks, nodes = Numbering(checked).compile(document.get("defaults", {}), children)
     limits = document.get("limits", {})
+    triggers = list(zip(document.get("triggers", ()), checked.triggers, strict=True))
     return Plan(
         digest=definition.digest(),
         pipeline=document["pipeline"],
         nodes=nodes,
-        by_id={node.id: node for node in nodes},
+        by_id={node.path: node for node in nodes},
         inputs_schema=inputs_schema(document.get("inputs", {})),
-        outputs=checked.outputs,
+        outputs=checked.root.outputs,
         vars=document.get("vars", {}),
-        deadline_ms=_duration(limits, "deadline", names.RUN_DEADLINE_MS),
+        deadline_ms=duration_ms(limits, "deadline", names.RUN_DEADLINE_MS),
         max_parallel=limits.get("max_parallel", names.RUN_MAX_PARALLEL),
         workspace=document.get("workspace", any(node.workspace for node in nodes)),
         labels=document.get("labels", {}),
         triggers=tuple(
             TriggerSpec(event=given["event"], when=condition, inputs=given.get("inputs", {}))
-            for given, condition in zip(document.get("triggers", ()), checked.triggers, strict=True)
+            for given, condition in triggers
+            if "event" in given
         ),
+        blocks=blocks,
+        budget=budget_of(limits.get("budget")),
+        concurrency=_concurrency(limits.get("concurrency", {}), checked),
+        crons=tuple(_cron(given, condition) for given, condition in triggers if "cron" in given),
+        retain_ms=duration_ms(document, "retain", 0) if "retain" in document else None,
     )
 
 
-def _duration(record: Mapping[str, Any], key: str, default_ms: int) -> int:
-    return parse_duration_ms(record[key]) if key in record else default_ms
-
-
-def _node(
-    step: CheckedStep,
-    defaults: Mapping[str, Any],
-    *,
-    index: Mapping[str, int],
-    dependents: tuple[int, ...],
-    children: Mapping[str, Child],
-) -> Node:
-    body = step.body
-    workspace = _touches_workspace(step)
-    tool_effect = step.tool.effect if step.tool is not None else "pure" if step.kind == "transform" else "idempotent"
-    attempt_ms = names.STEP_DEADLINE_MS if step.kind == "pipeline" else names.ATTEMPT_TIMEOUT_MS
-    is_child = step.kind == "pipeline"
-    deadline_ms = _duration(body, "deadline", _duration(defaults, "deadline", names.STEP_DEADLINE_MS))
-    if step.kind == "wait":
-        deadline_ms = _duration(body, "deadline", names.DURATION_MS_MAX)  # the usual hour is for work, not for waiting
-    timeout_ms = _duration(body, "timeout", attempt_ms if is_child else _duration(defaults, "timeout", attempt_ms))
-    return Node(
-        index=index[step.id],
-        id=step.id,
-        kind=step.kind,
-        needs=tuple(sorted(index[other] for other in step.after)),
-        optional=frozenset(index[other] for other in step.optional),
-        dependents=dependents,
-        spec=step.spec,
-        queue=_QUEUES[step.kind] + ("-ws" if workspace else ""),
-        when=step.when,
-        foreach=_foreach(step),
-        tool=body.get("tool", ""),
-        child=children.get(body["pipeline"]) or _registered(body["pipeline"]) if is_child else None,
-        retry=_retry({**defaults.get("retry", {}), **body.get("retry", {})}),
-        timeout_ms=timeout_ms,
-        deadline_ms=max(deadline_ms, timeout_ms) if "deadline" not in body else deadline_ms,
-        effect=body.get("effect", tool_effect),
-        on_unknown=body.get("on_unknown", "fail"),
-        on_error_continue=body.get("on_error", "fail") == "continue",
-        workspace=workspace,
-        artifacts=tuple(body.get("artifacts", ())),
-        priority=body.get("priority", 0),
-        labels=body.get("labels", {}),
-    )
-
-
-def _touches_workspace(step: CheckedStep) -> bool:
-    """Whether its attempts run only where the run's files are."""
-    if step.body.get("artifacts") or step.spec.uses_files:
-        return True
-    return step.tool is not None and step.tool.workspace
-
-
-def _foreach(step: CheckedStep) -> Foreach | None:
-    if step.items is None:
+def _concurrency(given: Mapping[str, Any], checked: Checked) -> ConcurrencyKey | None:
+    if checked.concurrency_key is None:
         return None
-    return Foreach(
-        items=step.items,
-        max_parallel=step.body.get("max_parallel", names.FOREACH_MAX_PARALLEL),
-        continue_on_error=step.body.get("on_item_error", "fail") == "continue",
-        alias=step.body.get("as", "item"),
+    return ConcurrencyKey(
+        key=checked.concurrency_key, max=given.get("max", 1), on_excess=given.get("on_excess", "queue")
     )
 
 
-def _retry(given: Mapping[str, Any]) -> RetryPolicy:
-    initial_ms = _duration(given, "initial", names.RETRY_INITIAL_MS)
-    return RetryPolicy(
-        attempts=given.get("attempts", names.RETRY_ATTEMPTS),
-        initial_ms=initial_ms,
-        max_ms=_duration(given, "max", max(names.RETRY_MAX_MS, initial_ms)),
-        on=tuple(given.get("on", ())),
+def _cron(given: Mapping[str, Any], condition: str) -> CronTrigger:
+    return CronTrigger(
+        cron=given["cron"],
+        timezone=given.get("timezone", UTC),
+        catch_up=given.get("catch_up", "once"),
+        when=condition,
+        inputs=given.get("inputs", {}),
     )
 
 
 def _child_of(definition: Definition) -> Child:
     return Child(pipeline=definition.main["pipeline"], digest=definition.digest())
-
-
-def _registered(reference: str) -> Child:
-    name, _, digest = reference.partition("@")
-    return Child(pipeline=name, digest=digest)
 
 
 def inputs_schema(inputs: Mapping[str, Any]) -> dict[str, Any]:

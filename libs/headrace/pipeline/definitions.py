@@ -19,6 +19,7 @@ import msgspec
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import encode_value
 from headrace.contracts.errors import DataError
+from headrace.pipeline.positions import Path
 
 
 @dataclass(slots=True, frozen=True)
@@ -67,13 +68,46 @@ def is_file(reference: str) -> bool:
     return reference.startswith((".", "/", "~")) or reference.endswith((".yaml", ".yml"))
 
 
-def child_files(document: Any) -> Iterator[str]:
-    """The files that a document's `pipeline` steps name, as written. Survives any JSON value."""
+def blocks_of(steps: Any) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """The `steps:` maps inside of steps, at any depth: id of the step, path from `steps` on, map. Survives any JSON."""
+    pending: list[tuple[Path, Any]] = [((), steps)]
+    while pending:
+        at, block = pending.pop()
+        for step_id, body in block.items() if isinstance(block, dict) else ():
+            for below, inner in _inner_blocks(body):
+                if isinstance(inner, dict):
+                    path = (*at, step_id, *below)
+                    yield step_id, path, inner
+                    pending.append((path, inner))
+
+
+def _inner_blocks(body: Any) -> Iterator[tuple[Path, Any]]:
+    if not isinstance(body, dict):
+        return
+    yield ("steps",), body.get("steps")
+    cases = body.get("switch")
+    for number, case in enumerate(cases) if isinstance(cases, list) else ():
+        if isinstance(case, dict):
+            yield ("switch", number, "steps"), case.get("steps")
+            default = case.get("default")
+            if isinstance(default, dict):
+                yield ("switch", number, "default", "steps"), default.get("steps")
+
+
+def child_references(document: Any) -> Iterator[tuple[Path, str]]:
+    """Where a document's `pipeline` steps, at any depth, name a file, and the name. Survives any JSON value."""
     steps = document.get("steps") if isinstance(document, dict) else None
-    for body in steps.values() if isinstance(steps, dict) else ():
-        reference = body.get("pipeline") if isinstance(body, dict) else None
-        if isinstance(reference, str) and is_file(reference):
-            yield reference
+    blocks: list[tuple[Path, Any]] = [((), steps), *((path, block) for _, path, block in blocks_of(steps))]
+    for at, block in blocks:
+        for step_id, body in block.items() if isinstance(block, dict) else ():
+            reference = body.get("pipeline") if isinstance(body, dict) else None
+            if isinstance(reference, str) and is_file(reference):
+                yield ("steps", *at, step_id, "pipeline"), reference
+
+
+def child_files(document: Any) -> Iterator[str]:
+    """The files that a document's `pipeline` steps name, as written."""
+    return (reference for _, reference in child_references(document))
 
 
 def decode_definition(data: bytes) -> Definition:

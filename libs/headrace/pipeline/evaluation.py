@@ -8,6 +8,7 @@ and an expression that *is* a path never enters CEL. Maps iterate in an order th
 Step ids with `-` are written `steps["my-step"].output`: `-` is subtraction in CEL, and rewriting would guess.
 """
 
+import datetime
 import difflib
 import functools
 import re
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline import cel_library, collecting, scanner
-from headrace.pipeline.cel_library import RESERVED, ROOTS, environment
+from headrace.pipeline.cel_library import COMPILED_ROOTS, LOOP_NAMES, RESERVED, ROOTS, environment
 from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of, without_code
 from headrace.pipeline.functions import as_text, kind_of
 from headrace.pipeline.references import Reference, TooManyNodesError, analyse
@@ -26,9 +27,11 @@ SOURCE_CHARS_MAX: Final = 16_384
 """500 nodes of generous names; text belongs in `vars` or around the expression."""
 DOUBLINGS_MAX: Final = 4
 """The library's macros `optMap` and `optFlatMap` copy what stands before them: twenty in a row fill any memory."""
-STEP_ATTRIBUTES: Final = ("output", "status", "attempts", "error", "usage")
+STEP_ATTRIBUTES: Final = ("output", "status", "attempts", "error", "usage", "items")
+NOW: Final = "now"
+"""The dotted name under which the instant of an evaluation is handed over, in milliseconds."""
 _DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
-_PATH = re.compile(r"\s*([a-z]+)((?:\.[A-Za-z_]\w*|\[(?:\"[^\"\\]*\"|'[^'\\]*')\])*)\s*", re.ASCII)
+_PATH = re.compile(r"\s*([a-z]+(?:_\d+)?)((?:\.[A-Za-z_]\w*|\[(?:\"[^\"\\]*\"|'[^'\\]*')\])*)\s*", re.ASCII)
 _PATH_STEP = re.compile(r"\.(\w+)|\[[\"']([^\"']*)[\"']\]", re.ASCII)
 
 
@@ -38,8 +41,9 @@ class Expression:
 
     source: str
     reads: frozenset[str]
-    """Dotted names whose values are needed: `inputs`, `vars`, `item`, `index`, `run`, `event`, `steps.<id>.<attribute>`
-    with the attributes `output`, `status`, `attempts`, `error`, `usage`."""
+    """Dotted names whose values are needed: `inputs`, `vars`, `run`, `event`, `secrets`, the names of loops as `plan`
+    numbers them (`item`, `index_1`, `carry`, …), `now`, and `steps.<id>.<attribute>` with the attributes `output`,
+    `status`, `attempts`, `error`, `usage`, `items`. `now` is Unix milliseconds."""
     optional: frozenset[str]
     """Those of `reads` that the expression can do without (`steps.?a.?output`)."""
     uses_files: bool
@@ -81,32 +85,51 @@ class _Program:
     """Makes lists by `map` or `filter`."""
     constant: tuple[Any, ...] = ()
     """Set, with one element, when the expression is a value written out."""
+    asks_time: bool = False
+    """Calls `now()`."""
 
 
-def compile_expression(source: str, *, item_name: str = "item") -> Expression:
+def compile_expression(source: str, *, loops: Mapping[str, str] | None = None) -> Expression:
     """Compile one expression (without `${{ }}`). Results are cached.
 
     Args:
-        item_name: What `as:` calls the item of a `foreach`. Compiled it is `item`, also in `source` and `reads`.
+        loops: What the author calls the items, indices, states and iterations of the loops around → what they are
+            called compiled, also in `source` and `reads`. None for a source that was compiled before.
 
     Raises:
         RefusedExpressionError: an ExpressionError; its text has line and column inside the source.
     """
-    if item_name == "item":
+    if loops is None:
         return _compiled(source)
-    strangers = scanner.places_of(source, "item")
-    if strangers:
-        fault = Fault((), strangers[0], "`item` is not known here", f"it is called `{item_name}`")
-        raise RefusedExpressionError(source, (fault,))
-    places = scanner.places_of(source, item_name)
+    renames: dict[int, tuple[str, str]] = {}
+    if _LOOP_WORD.search(source) or loops:
+        _check_loop_words(source, loops)
+        for written, compiled in loops.items():
+            if written != compiled:
+                renames |= {place: (written, compiled) for place in scanner.places_of(source, written)}
+    if not renames:
+        return _compiled(source)
+    edits = [(place, *renames[place]) for place in sorted(renames)]
     try:
-        return _compiled(scanner.renamed(source, places, item_name, "item"))
+        return _compiled(scanner.renamed(source, edits))
     except RefusedExpressionError as error:
-        grown = len("item") - len(item_name)
-        faults = tuple(
-            replace(fault, offset=scanner.offset_before(places, fault.offset, grown)) for fault in error.faults
-        )
+        faults = tuple(replace(fault, offset=scanner.offset_before(edits, fault.offset)) for fault in error.faults)
         raise RefusedExpressionError(source, faults) from None
+
+
+_LOOP_WORD = re.compile(rf"\b(?:{'|'.join(LOOP_NAMES)})(?:_\d+)?\b")
+
+
+def _check_loop_words(source: str, loops: Mapping[str, str]) -> None:
+    """Refuse what only compiled expressions say, and `item` where the loop's item is called otherwise."""
+    taken = {compiled: written for written, compiled in loops.items()}
+    for word in sorted({match[0] for match in _LOOP_WORD.finditer(source)}):
+        if word in loops or (word in LOOP_NAMES and word not in taken):
+            continue
+        places = scanner.places_of(source, word)
+        if places:
+            hint = f"it is called `{taken[word]}`" if word == "item" else f"known are {', '.join(ROOTS)}"
+            raise RefusedExpressionError(source, (Fault((), places[0], f"`{word}` is not known here", hint),))
 
 
 @functools.lru_cache(maxsize=4096)  # an entry takes 8 KB; a definition has a few dozen
@@ -129,10 +152,10 @@ def constant_expression(value: Any) -> Expression:
 def _path_expression(source: str) -> Expression | None:
     """The expression when it is nothing but a variable and fields; CEL would say the same, slower."""
     match = _PATH.fullmatch(source)
-    if match is None or match[1] not in ROOTS:
+    if match is None or match[1] not in COMPILED_ROOTS:
         return None
     path = tuple(name or key for name, key in _PATH_STEP.findall(match[2]))
-    if RESERVED.intersection(path) or (match[1] == "index" and path):
+    if RESERVED.intersection(path) or (path and match[1].partition("_")[0] in ("index", "iteration")):
         return None
     reference = Reference(match[1], path, len(path))
     bindings = _bindings(source, [reference])
@@ -147,7 +170,8 @@ def _cel_expression(source: str) -> Expression:
     except TooManyNodesError as error:
         text = f"the expression is too large: {error}"
         raise RefusedExpressionError(source, (Fault((), 0, text, "do it in steps, or in a tool"),)) from error
-    references = tuple(found for found in analysis.references if found.root in ROOTS)  # others are names of types
+    # What is no root of ours names a type.
+    references = tuple(found for found in analysis.references if found.root in COMPILED_ROOTS)
     bindings = _bindings(source, references)
     result_type = compiled.return_type().name()
     if "optional_type" in result_type:
@@ -155,7 +179,10 @@ def _cel_expression(source: str) -> Expression:
         raise RefusedExpressionError(source, (fault,))
     if analysis.makes_list:
         compiled = _checked(scanner.with_collected_lists(source), source)
-    program = _Program(bindings, compiled=compiled, collects=analysis.makes_list)
+    asks_time = "now" in analysis.functions
+    if asks_time:
+        bindings = (*bindings, _Binding(NOW, required=True, step="", key="", trie=None))
+    program = _Program(bindings, compiled=compiled, collects=analysis.makes_list, asks_time=asks_time)
     made = _expression(source, program, references, analysis.functions, result_type)
     _check_constant(made)
     return made
@@ -177,7 +204,7 @@ def _expression(
 
 def _check_constant(expression: Expression) -> None:
     """What reads nothing has one value for ever: when that is an error, it is one now."""
-    if expression.references or expression.uses_files:
+    if expression.references or expression.uses_files or expression.program.asks_time:
         return
     try:
         evaluate(expression, {})
@@ -269,8 +296,8 @@ def evaluate(expression: Expression, values: Mapping[str, Any], *, files: FileRe
     data = _scope(expression, program.bindings, values)
     if program.collects:
         collecting.begin()
-    if expression.uses_files:
-        return _evaluate_with_files(expression, data, files)
+    if expression.uses_files or program.asks_time:
+        return _evaluate_with_functions(expression, data, files, values.get(NOW))
     try:
         return cel_library.plain(program.compiled.eval(data=data))
     except ExpressionError as error:
@@ -284,14 +311,23 @@ def _placed(expression: Expression, error: ExpressionError) -> ExpressionError:
     return ExpressionError(f"{_short(expression)}: {error}", code=code)
 
 
-def _evaluate_with_files(expression: Expression, data: dict[str, Any], files: FileReader | None) -> Any:
-    if files is None:
-        msg = f"{_short(expression)}: file() can only be read by an executor"
-        raise ExpressionError(msg)
+_EPOCH: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
+
+
+def _evaluate_with_functions(
+    expression: Expression, data: dict[str, Any], files: FileReader | None, now_ms: int | None
+) -> Any:
+    functions: list[Any] = []
     failures: list[BaseException] = []
+    if expression.uses_files:
+        if files is None:
+            msg = f"{_short(expression)}: file() can only be read by an executor"
+            raise ExpressionError(msg)
+        functions.append(cel_library.file_function(files, failures))
+    if now_ms is not None:
+        functions.append(cel_library.now_function(_EPOCH + datetime.timedelta(milliseconds=now_ms)))
     try:
-        function = cel_library.file_function(files, failures)
-        return cel_library.plain(expression.program.compiled.eval(data=data, functions=[function]))
+        return cel_library.plain(expression.program.compiled.eval(data=data, functions=functions))
     except (ExpressionError, RuntimeError, TypeError, SystemError) as error:
         if failures:
             raise failures[0] from None  # the reader's own error has the code; CEL kept only its text
@@ -339,6 +375,11 @@ def _present(value: dict[str, Any]) -> str:
 def _scope(expression: Expression, bindings: tuple[_Binding, ...], values: Mapping[str, Any]) -> dict[str, Any]:
     scope: dict[str, Any] = {}
     for binding in bindings:
+        if binding.key == "":
+            if binding.dotted not in values:
+                msg = f"{_short(expression)}: `{binding.dotted}` has no value here"
+                raise ExpressionError(msg)
+            continue  # a function's answer, not a variable
         step = binding.step
         target = scope.setdefault("steps", {}).setdefault(step, {}) if step else scope
         dotted = binding.dotted

@@ -19,6 +19,8 @@ from headrace.pipeline.evaluation import (
 )
 from headrace.pipeline.expression_faults import Fault, RefusedExpressionError
 from headrace.pipeline.functions import as_text
+from headrace.pipeline.operations import JOINED, MARK, PER_ITEM, Operations
+from headrace.pipeline.operations import run as run_operations
 
 __all__ = [
     "Expression",
@@ -55,6 +57,8 @@ class Found(NamedTuple):
     start: int
     source: str
     expression: Expression
+    bound: frozenset[str] = frozenset()
+    """What the template itself gives it: the item of an operation."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,16 +81,25 @@ class _Constant:
     value: Any
 
 
-def compile_template(tree: Any, *, item_name: str = "item") -> Template:
-    """Compile every `${{ … }}` in the strings of a JSON tree, keys excepted. Raises as `compile_expression`."""
-    compiler = _TemplateCompiler(item_name)
-    node, source = compiler.compile(tree, ())
+def compile_template(
+    tree: Any, *, loops: Mapping[str, str] | None = None, per_item: Mapping[str, str] | None = None
+) -> Template:
+    """Compile every `${{ … }}` in the strings of a JSON tree, keys excepted. Errors as `compile_expression`.
+
+    Args:
+        loops: As of `compile_expression`; None for a tree that is the `source` of a template.
+        per_item: Given for the operations of a `transform`, which the tree then is: `loops` of what is evaluated for
+            each item.
+    """
+    compiler = _TemplateCompiler(loops)
+    node, source = compiler.compile(tree, ()) if per_item is None else compiler.operations(tree, per_item)
     if compiler.faults:
         raise RefusedExpressionError(tree, tuple(compiler.faults))
     reads, required, uses_files = set[str](), set[str](), False
-    for _, _, _, expression in compiler.found:
-        reads |= expression.reads
-        required |= expression.reads - expression.optional
+    for found in compiler.found:
+        expression = found.expression
+        reads |= expression.reads - found.bound
+        required |= expression.reads - expression.optional - found.bound
         uses_files |= expression.uses_files
     return Template(
         source=source,
@@ -99,17 +112,20 @@ def compile_template(tree: Any, *, item_name: str = "item") -> Template:
 
 
 class _TemplateCompiler:
-    def __init__(self, item_name: str) -> None:
-        self.item_name = item_name
+    def __init__(self, loops: Mapping[str, str] | None) -> None:
+        self.loops = loops
+        self.bound = frozenset[str]()
         self.found: list[Found] = []
         self.faults: list[Fault] = []
 
     def compile(self, tree: Any, path: tuple[str | int, ...]) -> tuple[Any, Any]:
-        """The compiled node and its source, in which an item has its own name again."""
+        """The compiled node and its source, in which the names of loops are those of compiled expressions."""
         keys: tuple[str, ...] | None = None
         match tree:
             case str() if scanner.OPEN in tree:
                 return self._string(tree, path)
+            case dict() if MARK in tree:
+                return self._marked(tree)
             case dict():
                 made = [self.compile(value, (*path, key)) for key, value in tree.items()]
                 source: Any = dict(zip(tree, (source for _, source in made), strict=True))
@@ -123,6 +139,75 @@ class _TemplateCompiler:
         if all(isinstance(child, _Constant) for child in children):
             return _Constant(source), source
         return _Branch(keys, children), source
+
+    def _marked(self, tree: dict[str, Any]) -> tuple[Any, Any]:
+        """Operations that were compiled before: their names are compiled ones."""
+        item, index = tree["item"], tree["index"]
+        return self.operations(tree[MARK], None, item=item, index=index)
+
+    def operations(
+        self, tree: Mapping[str, Any], per_item: Mapping[str, str] | None, *, item: str = "", index: str = ""
+    ) -> tuple[Any, Any]:
+        """The operations of a `transform`."""
+        loops = self.loops
+        if per_item is not None:
+            item, index = per_item["item"], per_item["index"]
+        nodes: dict[str, Any] = {}
+        sources: dict[str, Any] = {}
+        for key, value in tree.items():
+            is_inner = key in PER_ITEM
+            self.loops, self.bound = (per_item, frozenset({item, index})) if is_inner else (loops, frozenset())
+            nodes[key], sources[key] = self._operation(key, value, (key,))
+        self.loops, self.bound = loops, frozenset()
+        join = nodes.get("join", {})
+        made = Operations(
+            source_list=nodes["from"],
+            item_name=item,
+            index_name=index,
+            partners=join.get("with"),
+            on=join.get("on", ""),
+            joined=join.get("as", JOINED),
+            keeps_lonely=join.get("kind") == "left",
+            where=nodes.get("where"),
+            select=nodes.get("select"),
+            has_select="select" in nodes,
+            unique=tree.get("unique"),
+            group_by=tree.get("group_by"),
+            aggregate=_aggregates(tree["aggregate"]) if "aggregate" in tree else None,
+            sort_by=tree.get("sort_by"),
+            limit=nodes.get("limit"),
+            has_limit="limit" in nodes,
+        )
+        return made, {MARK: sources, "item": item, "index": index}
+
+    def _operation(self, key: str, value: Any, path: tuple[str | int, ...]) -> tuple[Any, Any]:
+        match key:
+            case "from" | "where":
+                return self._bare(value, path)
+            case "join":
+                node, source = self._bare(value["with"], (*path, "with"))
+                return {**value, "with": node}, {**value, "with": source}
+            case "select" | "limit":
+                return self.compile(value, path)
+        return value, value
+
+    def _bare(self, value: Any, path: tuple[str | int, ...]) -> tuple[Any, Any]:
+        """An expression that may stand without `${{ }}`, or a constant."""
+        if not isinstance(value, str):
+            return self.compile(value, path) if isinstance(value, list) else (constant_expression(value), value)
+        try:
+            source, start = scanner.sole(value)
+            expression = compile_expression(source, loops=self.loops)
+        except scanner.UnclosedExpressionError as error:
+            self.faults.append(Fault(path, error.start, str(error)))
+        except scanner.NotOneExpressionError as error:
+            self.faults.append(Fault(path, 0, str(error), "write it as one"))
+        except RefusedExpressionError as error:
+            self.faults += [Fault(path, start + fault.offset, fault.text, fault.hint) for fault in error.faults]
+        else:
+            self.found.append(Found(path, start, source, expression, self.bound))
+            return expression, f"${{{{{expression.source}}}}}"
+        return constant_expression(None), value
 
     def _string(self, text: str, path: tuple[str | int, ...]) -> tuple[Any, str]:
         try:
@@ -140,19 +225,23 @@ class _TemplateCompiler:
                 sources.append(piece.text.replace(scanner.OPEN, "$" + scanner.OPEN))
                 continue
             try:
-                expression = compile_expression(piece.text, item_name=self.item_name)
+                expression = compile_expression(piece.text, loops=self.loops)
             except RefusedExpressionError as error:
                 self.faults += [
                     Fault(path, piece.start + fault.offset, fault.text, fault.hint) for fault in error.faults
                 ]
                 continue
-            self.found.append(Found(path, piece.start, piece.text, expression))
+            self.found.append(Found(path, piece.start, piece.text, expression, self.bound))
             parts.append(expression)
             sources.append(f"${{{{{expression.source}}}}}")
         if len(parts) == 1:
             only = parts[0]
             return (_Constant(only) if isinstance(only, str) else only), "".join(sources)
         return _Text(tuple(parts)), "".join(sources)
+
+
+def _aggregates(tree: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return {name: next(iter(spec.items())) for name, spec in tree.items()}
 
 
 def render(template: Template, values: Mapping[str, Any], *, files: FileReader | None = None) -> Any:
@@ -173,4 +262,6 @@ def _rendered(node: Any, values: Mapping[str, Any], files: FileReader | None) ->
         case _Branch(keys=keys, children=children):
             made = [_rendered(child, values, files) for child in children]
             return made if keys is None else dict(zip(keys, made, strict=True))
+        case Operations():
+            return run_operations(node, values, files, _rendered)
     raise AssertionError(node)

@@ -1,9 +1,10 @@
 """What is wrong with a definition: `file:line:column: E1234 text; hint`, as data and as text.
 
 A code is allotted once and never used for something else. E10xx the document, E11xx keys and values, E12xx the graph
-and what it names, E13xx expressions.
+and what it names, E13xx expressions, E14xx what only this release refuses.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,9 @@ CODES: Final[Mapping[str, str]] = {
     "E1111": "a key that needs another one",
     "E1112": "not a JSON Schema",
     "E1113": "a default that does not fit its own schema",
+    "E1114": "keys that exclude each other",
+    "E1115": "something that looks like a credential",
+    "E1116": "not a schedule",
     "E1201": "an undefined step",
     "E1202": "a step that names itself",
     "E1203": "a cycle",
@@ -54,11 +58,17 @@ CODES: Final[Mapping[str, str]] = {
     "E1208": "a path that leaves its folder",
     "E1209": "a pipeline file that cannot be read",
     "E1210": "a pipeline that calls itself",
-    "E1211": "pipelines nested too deep",
+    "E1211": "pipelines or steps nested too deep",
+    "E1212": "a step that only stands in for another one, used otherwise",
+    "E1213": "an id that hides one outside",
+    "E1214": "a step has no such output",
+    "E1215": "a step that cannot have run",
     "E1301": "an expression that does not compile",
     "E1302": "an expression where none is evaluated",
     "E1303": "text where an expression is expected",
     "E1304": "an expression of the wrong type",
+    "E1305": "a secret where none is handed over",
+    "E1401": "not executed by this release yet",
 }
 
 
@@ -95,7 +105,7 @@ def shown(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f'"{_escaped(value)}"'
+            return '"…"' if credential_in(value) is not None else f'"{_escaped(value)}"'
         case dict():
             return "a map"
         case list():
@@ -106,3 +116,18 @@ def shown(value: object) -> str:
 def _escaped(text: str) -> str:
     flat = text[:80].encode("unicode_escape").decode()
     return flat[:60] + "…" if len(flat) > 60 or len(text) > 80 else flat
+
+
+_CREDENTIAL = re.compile(
+    r"\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[A-Za-z0-9_-]{16,}"
+    r"|\bA(?:KIA|SIA)[A-Z0-9]{16}\b|\bxox[abeoprs]-[A-Za-z0-9-]{10,}|\bAIza[A-Za-z0-9_-]{30,}|\bhf_[A-Za-z0-9]{20,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.",
+    re.ASCII,
+)
+"""How well-known keys begin. Entropy is not guessed at: digests and ids would be refused."""
+
+
+def credential_in(text: str) -> int | None:
+    """Where something that looks like a credential begins; None when nothing does."""
+    found = _CREDENTIAL.search(text)
+    return None if found is None else found.start()

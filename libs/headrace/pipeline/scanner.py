@@ -97,6 +97,26 @@ def pieces(text: str) -> list[Piece]:
     return found
 
 
+class NotOneExpressionError(ValueError):
+    """Text with expressions inside, where one expression is expected."""
+
+
+def sole(text: str) -> tuple[str, int]:
+    """The source of an expression that may stand bare or inside `${{ }}`, and where in the text it begins.
+
+    Raises:
+        UnclosedExpressionError: with the offset of the `${{`.
+        NotOneExpressionError: there is text beside it, or there are several.
+    """
+    if OPEN not in text:
+        return text, 0
+    found = [piece for piece in pieces(text) if piece.is_expression or piece.text.strip()]
+    if len(found) != 1 or not found[0].is_expression:
+        msg = "one expression is expected, this is text with expressions"
+        raise NotOneExpressionError(msg)
+    return found[0].text, found[0].start
+
+
 def places_of(source: str, variable: str) -> list[int]:
     """Where a variable of this name stands; functions, fields and texts of that name are something else."""
     listed = [token for token in tokens(source) if token.kind != "space"]
@@ -110,19 +130,28 @@ def places_of(source: str, variable: str) -> list[int]:
     return places
 
 
-def renamed(source: str, places: list[int], old: str, new: str) -> str:
-    """The expression with the variable at these places called otherwise."""
+Renaming = tuple[int, str, str]
+"""Where a variable stands, what it is called, and what it is to be called."""
+
+
+def renamed(source: str, edits: list[Renaming]) -> str:
+    """The expression with variables called otherwise; edits are in order of place."""
     parts: list[str] = []
     at = 0
-    for start in places:
+    for start, old, new in edits:
         parts.append(source[at:start] + new)
         at = start + len(old)
     return "".join(parts) + source[at:]
 
 
-def offset_before(places: list[int], offset: int, grown: int) -> int:
-    """Where a character of the renamed expression stood before; `grown` is what each renaming added."""
-    return offset - grown * sum(start + index * grown < offset for index, start in enumerate(places))
+def offset_before(edits: list[Renaming], offset: int) -> int:
+    """Where a character of the renamed expression stood before."""
+    grown = 0
+    for start, old, new in edits:
+        if start + grown >= offset:
+            break
+        grown += len(new) - len(old)
+    return offset - grown
 
 
 def _is_select(listed: list[Token], index: int) -> bool:

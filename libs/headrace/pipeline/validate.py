@@ -1,6 +1,7 @@
 """Is this document a pipeline? Every problem at once, each at its place. Runs no user code, opens no connection.
 
-Shapes come from the table in `schema`; what names refer to, and the graph, from `graph`.
+Shapes come from the table in `schema`; what names refer to, and the graph, from `graph`. What the table has and this
+release cannot execute is refused too, see `pending`.
 """
 
 import difflib
@@ -13,12 +14,21 @@ from headrace.contracts.ids import NAME_RE
 from headrace.pipeline import json_schemas, scanner
 from headrace.pipeline.cel_library import RESERVED
 from headrace.pipeline.durations import DurationError, instant_ms, parse_duration_ms
+from headrace.pipeline.pending import PENDING
 from headrace.pipeline.positions import Path, Place, Positions
-from headrace.pipeline.problems import PROBLEMS_MAX, Problem, shown
-from headrace.pipeline.schema import EXACTLY_ONE, KINDS, NAME_PATTERN, Shape, rows
+from headrace.pipeline.problems import PROBLEMS_MAX, Problem, credential_in, shown
+from headrace.pipeline.quantities import INCLUDE_HINT, QuantityError, parse_count, parse_include
+from headrace.pipeline.schedules import ScheduleError, check_cron, check_timezone
+from headrace.pipeline.schema import AT_LEAST_ONE, EXACTLY_ONE, KINDS, rows
+from headrace.pipeline.shapes import NAME_PATTERN, Row, Shape
 
 _CHILD = re.compile(rf"{NAME_PATTERN}(?:@[0-9a-f]{{64}})?")
 _EXPRESSION_HINT: Final = "this is fixed when the file is loaded; write a constant"
+MODELS_MAX: Final = 10
+"""A list of models is tried in order: longer than this nobody waits."""
+MODEL_CHARS_MAX: Final = 256
+CREDENTIAL_CHARS_MIN: Final = 16
+"""No key that anybody issues is shorter."""
 
 
 class Report:
@@ -28,7 +38,7 @@ class Report:
         self.file, self.positions = file, positions
         self.found: list[Problem] = []
         self.broken: set[Path] = set()
-        """The sections and steps, as paths of one or two, that have a problem."""
+        """The sections and steps that have a problem, see `part_of`."""
 
     @property
     def full(self) -> bool:
@@ -48,9 +58,26 @@ class Report:
         self._at(path, self.positions.inside(path, source, offset), code, text, hint)
 
     def _at(self, path: Path, place: Place, code: str, text: str, hint: str) -> None:
-        self.broken.add(path[: 2 if path[:1] == ("steps",) else 1])
+        self.broken.add(part_of(path))
         if not self.full:
             self.found.append(Problem(self.file, place.line, place.column, code, text, hint))
+
+
+def part_of(path: Path) -> Path:
+    """The path of the innermost step that a path leads into, or of the section of the document."""
+    if path[:1] != ("steps",):
+        return path[:1]
+    end = 2
+    while True:
+        below = path[end : end + 4]
+        if below[:1] == ("steps",) and len(below) > 1:
+            end += 2
+        elif below[:1] == ("switch",) and below[2:3] == ("steps",) and len(below) > 3:
+            end += 4
+        elif below[:1] == ("switch",) and below[2:4] == ("default", "steps") and len(path) > end + 4:
+            end += 5
+        else:
+            return path[:end]
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -62,47 +89,48 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(listed)}" if 0 < len(listed) <= 20 else ""
 
 
-def check_shapes(document: Any, report: Report) -> dict[str, Any] | None:
-    """Check keys, types and bounds.
+def check_shapes(document: Any, report: Report, *, pending: Mapping[str, str] = PENDING) -> bool:
+    """Check keys, types and bounds; parts with a problem are `broken` in the report, the rest can be looked at further.
+
+    Args:
+        pending: What is refused although the table has it.
 
     Returns:
-        The document without the sections and steps that have a problem, so that the rest can be looked at further;
-        None when there are no steps to look at.
+        Whether there are steps to look at.
     """
     if not isinstance(document, dict):
         report.value((), "E1102", f"a pipeline is a map, got {shown(document)}", "begin with `pipeline: <name>`")
-        return None
-    _Shapes(report).record(document, "pipeline", ())
-    steps = document.get("steps")
-    if not isinstance(steps, dict):
-        return None
-    sound = {key: value for key, value in document.items() if (key,) not in report.broken}
-    sound["steps"] = {key: value for key, value in steps.items() if ("steps", key) not in report.broken}
-    return sound
+        return False
+    _Shapes(report, pending).record(document, "pipeline", ())
+    return isinstance(document.get("steps"), dict)
 
 
-_EVALUATED: Final = frozenset({"template", "transform", "condition", "list expression", "json schema"})
+_EVALUATED: Final = frozenset({"template", "transform", "condition", "list expression", "json schema", "step or value"})
 _SIMPLE: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "flag": ((bool,), "true or false"),
     "condition": ((str, bool), "a condition"),
-    "list expression": ((str, list), "an expression or a list"),
 }
 
 
 class _Shapes:
-    def __init__(self, report: Report) -> None:
-        self.report = report
+    def __init__(self, report: Report, pending: Mapping[str, str]) -> None:
+        self.report, self.pending = report, pending
         self.checks: dict[str, Callable[[Any, Shape, Path], None]] = {
             **dict.fromkeys(("text", "name", "choice", "pattern", "pipeline"), self._text),
             **dict.fromkeys(("whole", "number"), self._number),
+            **dict.fromkeys(("count", "include", "cron", "timezone"), self._written),
             "duration": self._duration,
             "transform": self._transform,
             "steps or one": self._steps,
+            "step or value": self._step_or_value,
+            "models": self._models,
             "json schema": self._json_schema,
             "list": self._list,
             "map": self._map,
             "record": lambda value, shape, path: self.record(value, shape.record, path),
-            "json": lambda value, _, path: self._no_expressions(value, path),
+            "template": lambda value, _, path: self._tree(value, path),
+            "list expression": lambda value, _, path: self._tree(value, path),
+            "json": lambda value, _, path: self._no_expressions(value, path, "`vars` are constants"),
         }
 
     def record(self, value: Any, where: str, path: Path) -> None:
@@ -119,11 +147,14 @@ class _Shapes:
             if row is None:
                 self.report.key((*path, key), "E1101", f"unknown key `{_shown_key(key)}`", near(key, known))
                 continue
-            if kind and row.kinds and kind not in row.kinds and key not in KINDS:
+            if kind and row.kinds and kind not in row.kinds:
                 text = f"`{key}` does not go with `{kind}`"
-                self.report.key((*path, key), "E1110", text, f"it goes with {' and '.join(row.kinds)}")
-            if row.needs and row.needs not in value:
-                self.report.key((*path, key), "E1111", f"`{key}` needs `{row.needs}` beside it")
+                self.report.key((*path, key), "E1110", text, f"it goes with {_listed(row.kinds, 'and')}")
+            self._beside(row, value, (*path, key))
+            if f"{where}.{key}" in self.pending:
+                self._pending((*path, key), f"`{key}`", f"{where}.{key}")
+            elif isinstance(inner, str) and f"{where}.{key}={inner}" in self.pending:
+                self._pending((*path, key), f"`{key}: {inner}`", f"{where}.{key}={inner}")
             self.shape(inner, row.shape, (*path, key))
         for row in known.values():
             if row.required and row.key not in value:
@@ -132,9 +163,27 @@ class _Shapes:
             self._retry_order(value, path)
         if where in EXACTLY_ONE and where != "step":
             self._exactly_one(value, EXACTLY_ONE[where], path)
+        if where in AT_LEAST_ONE and not any(key in value for key in AT_LEAST_ONE[where]):
+            self.report.key(path, "E1103", f"one of {_listed(AT_LEAST_ONE[where], 'or', '`')} is needed")
+        if where == "case" and "when" in value and "steps" not in value:
+            self.report.value(path, "E1103", "`steps` is missing", "what happens when the case is chosen")
+
+    def _beside(self, row: Row, value: Mapping[str, Any], path: Path) -> None:
+        """What must and must not stand beside a key."""
+        if row.needs and not any(key in value for key in row.needs):
+            text = f"`{row.key}` needs {_listed(row.needs, 'or', '`')} beside it"
+            self.report.key(path, "E1111", text)
+        for other in row.excludes:
+            if other in value:
+                text = f"`{row.key}` and `{other}` exclude each other"
+                self.report.key(path, "E1114", text, "put one of them on a group around the other")
+
+    def _pending(self, path: Path, what: str, entry: str) -> None:
+        text = f"{what} cannot be executed by this release yet"
+        self.report.key(path, "E1401", text, f"it waits for: {self.pending[entry]}")
 
     def _retry_order(self, value: dict[str, Any], path: Path) -> None:
-        if self.report.broken & {path[:1], path[:2]} or not {"initial", "max"} <= set(value):
+        if part_of(path) in self.report.broken or not {"initial", "max"} <= set(value):
             return
         if parse_duration_ms(value["max"]) < parse_duration_ms(value["initial"]):
             self.report.value((*path, "max"), "E1104", "`max` is shorter than `initial`", "make it at least as long")
@@ -158,10 +207,14 @@ class _Shapes:
 
     def shape(self, value: Any, shape: Shape, path: Path) -> None:
         """Check one value."""
-        if isinstance(value, str) and scanner.OPEN in value:
-            if not shape.templated and shape.kind not in _EVALUATED:
-                self.report.value(path, "E1302", "no expression is evaluated here", _EXPRESSION_HINT)
-            return  # the others are looked at with the expressions
+        if isinstance(value, str):
+            if scanner.OPEN in value and shape.kind != "json":
+                if not shape.templated and shape.kind not in _EVALUATED:
+                    self.report.value(path, "E1302", "no expression is evaluated here", _EXPRESSION_HINT)
+                self._secret(value, path)
+                return  # the others are looked at with the expressions
+            if len(value) >= CREDENTIAL_CHARS_MIN and self._secret(value, path):
+                return
         accepted = _SIMPLE.get(shape.kind)
         if accepted is not None:
             types, expected = accepted
@@ -171,6 +224,13 @@ class _Shapes:
         check = self.checks.get(shape.kind)
         if check is not None:
             check(value, shape, path)
+
+    def _secret(self, value: str, path: Path) -> bool:
+        """Report what looks like a credential, without showing it."""
+        found = credential_in(value)
+        if found is not None:
+            self.report.inside(path, value, found, "E1115", "this looks like a credential", "use `secrets.<NAME>`")
+        return found is not None
 
     def _type(self, path: Path, expected: str, value: Any) -> None:
         is_scalar = expected in ("text", "a name") and not isinstance(value, (dict, list)) and value is not None
@@ -228,11 +288,78 @@ class _Shapes:
         except DurationError as error:
             self.report.value(path, "E1108", error.text, error.hint)
 
+    def _written(self, value: Any, shape: Shape, path: Path) -> None:
+        """Text with a grammar of its own."""
+        try:
+            match shape.kind:
+                case "count":
+                    count = parse_count(value)
+                    if not shape.low <= count <= shape.high:
+                        text = f"{shown(value)} is outside the bounds"
+                        self.report.value(path, "E1104", text, f"{shape.low:g} to {shape.high:g} are allowed")
+                case "include":
+                    parse_include(value)
+                case "cron":
+                    check_cron(value)
+                case _:
+                    check_timezone(value)
+        except QuantityError as error:
+            self.report.value(path, "E1102", str(error), INCLUDE_HINT if shape.kind == "include" else error.hint)
+        except ScheduleError as error:
+            self.report.value(path, "E1116", str(error), error.hint)
+
     def _transform(self, value: Any, _: Shape, path: Path) -> None:
         if isinstance(value, str):
             self.report.value(path, "E1303", "a transform is an expression, this is text", "write `${{ … }}`")
         elif not isinstance(value, dict):
             self._type(path, "an expression or a map of expressions", value)
+        elif "from" in value:
+            self.record(value, "operations", path)
+            if "aggregate" in value and "group_by" not in value:
+                for key in ("sort_by", "limit"):
+                    if key in value:
+                        text = f"`{key}` orders a list, and `aggregate` without `group_by` gives one map"
+                        self.report.key((*path, key), "E1114", text)
+        else:
+            self._tree(value, path)
+
+    def _step_or_value(self, value: Any, _: Shape, path: Path) -> None:
+        if isinstance(value, dict):
+            for key in value:
+                if key != "value":
+                    self.report.key((*path, key), "E1101", f"unknown key `{_shown_key(key)}`", "write `{value: …}`")
+            if "value" not in value:
+                self.report.value(path, "E1103", "`value` is missing", "write a step's id or `{value: …}`")
+            self._tree(value, path)
+        else:
+            self.name(value, path, in_value=True)
+
+    def _models(self, value: Any, shape: Shape, path: Path) -> None:
+        if not isinstance(value, list):
+            self._text(value, Shape("text", 1, MODEL_CHARS_MAX), path)
+            return
+        if "name:models" in self.pending:
+            self._pending(path, "a list of models", "name:models")
+        if not 1 <= len(value) <= MODELS_MAX:
+            self.report.value(path, "E1104", f"{len(value)} models", f"1 to {MODELS_MAX} are allowed")
+        for index, model in enumerate(value):
+            self.shape(model, Shape("text", 1, MODEL_CHARS_MAX, templated=shape.templated), (*path, index))
+
+    def _tree(self, value: Any, path: Path) -> None:
+        """A value with expressions anywhere inside: these are looked at later, here only what they cannot show."""
+        match value:
+            case str() if len(value) >= CREDENTIAL_CHARS_MIN:
+                self._secret(value, path)
+            case dict():
+                for key, inner in value.items():
+                    if scanner.OPEN in key:
+                        self.report.key(
+                            (*path, key), "E1302", "no expression is evaluated in a key", "write the key out"
+                        )
+                    self._tree(inner, (*path, key))
+            case list():
+                for index, inner in enumerate(value):
+                    self._tree(inner, (*path, index))
 
     def _steps(self, value: Any, _: Shape, path: Path) -> None:
         if isinstance(value, list):
@@ -246,6 +373,7 @@ class _Shapes:
         if not isinstance(value, dict):
             self._type(path, "a JSON Schema", value)
             return
+        self._no_expressions(value, path, _EXPRESSION_HINT)
         try:
             checker = json_schemas.validator(value)
         except json_schemas.SchemaRefusedError as error:
@@ -280,16 +408,24 @@ class _Shapes:
             hint = f"{int(shape.low)} to {int(shape.high)} are allowed"
             self.report.value(path, "E1104", f"{count} {what}", hint)
 
-    def _no_expressions(self, value: Any, path: Path) -> None:
+    def _no_expressions(self, value: Any, path: Path, hint: str) -> None:
         match value:
-            case str() if scanner.OPEN in value:
-                self.report.value(path, "E1302", "no expression is evaluated here", "`vars` are constants")
+            case str():
+                if scanner.OPEN in value:
+                    self.report.value(path, "E1302", "no expression is evaluated here", hint)
+                self._secret(value, path)
             case dict():
                 for key, inner in value.items():
-                    self._no_expressions(inner, (*path, key))
+                    self._no_expressions(inner, (*path, key), hint)
             case list():
                 for index, inner in enumerate(value):
-                    self._no_expressions(inner, (*path, index))
+                    self._no_expressions(inner, (*path, index), hint)
+
+
+def _listed(words: Iterable[str], last: str, quote: str = "") -> str:
+    """`a, b or c`."""
+    *most, final = [f"{quote}{word}{quote}" for word in words]
+    return f"{', '.join(most)} {last} {final}" if most else final
 
 
 def _shown_key(key: str) -> str:

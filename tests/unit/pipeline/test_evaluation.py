@@ -211,11 +211,14 @@ REFUSED: list[tuple[str, str]] = [
     ('int("x")', "1:1: this never has a value: cannot convert string to int"),
     ('timestamp("x")', "1:1: this never has a value: String to Timestamp conversion failed"),
     ("range(100)", "1:1: unknown name `range`; did you mean `merge`?"),
-    ("nope", "1:1: unknown name `nope`; known are inputs, vars, steps, item, index, run, event"),
+    (
+        "nope",
+        "1:1: unknown name `nope`; known are inputs, vars, steps, item, index, carry, iteration, run, event, secrets",
+    ),
     ("input.a", "1:1: unknown name `input`; did you mean `inputs`?"),
     ("inputs.a +", "1:11: Syntax error: mismatched input end of the expression"),
     ("steps", "1:1: `steps` alone cannot be checked; name one step: `steps.<id>.output`"),
-    ("steps.one", "1:1: `steps.one` needs an attribute; one of output, status, attempts, error, usage"),
+    ("steps.one", "1:1: `steps.one` needs an attribute; one of output, status, attempts, error, usage, items"),
     (
         "steps[inputs.t].output",
         "1:1: `steps[…]` with a computed id cannot be checked; name one step: `steps.<id>.output`",
@@ -237,9 +240,6 @@ REFUSED: list[tuple[str, str]] = [
     ("[1, 2", "1:6: Syntax error: mismatched input end of the expression"),
     ("file()", "1:1: `file` does not take these arguments"),
     ("size(1)", "1:5: found no matching overload for 'size' applied to '(int)'"),
-    ("now()", "1:1: unknown name `now`; known are inputs, vars, steps, item, index, run, event"),
-    ("secrets.X", "1:1: unknown name `secrets`; known are inputs, vars, steps, item, index, run, event"),
-    ("carry", "1:1: unknown name `carry`; known are inputs, vars, steps, item, index, run, event"),
 ]
 
 

@@ -15,7 +15,8 @@ def message(source: str) -> str:
 def test_the_caret_stands_below_the_place() -> None:
     """On the line that is wrong."""
     assert message("inputs.a +\n  nope") == (
-        "2:3: unknown name `nope`; known are inputs, vars, steps, item, index, run, event\n    nope\n    ^"
+        "2:3: unknown name `nope`; known are inputs, vars, steps, item, index, carry, iteration, run, event, secrets\n"
+        "    nope\n    ^"
     )
 
 

@@ -65,10 +65,10 @@ def test_every_fault_of_a_template_is_found_with_its_place() -> None:
 def test_an_alias_of_the_item_is_compiled_away() -> None:
     """The source that an executor compiles again knows only `item`; functions, fields and texts of that name stay."""
     tree = {"p": "${{ file(file.path) + file.file + 'file' }}", "q": "x ${{ [file].map(f, f.path)[0] }}"}
-    template = compile_template(tree, item_name="file")
+    template = compile_template(tree, loops={"file": "item", "index": "index"})
     assert template.reads == {"item"}
     assert template.source["p"] == "${{ file(item.path) + item.file + 'file' }}"
     item = {"path": "a", "file": "b"}
     assert render(compile_template(template.source), {"item": item}, files=reading) == {"p": "<a>bfile", "q": "x a"}
     with pytest.raises(RefusedExpressionError, match="it is called `file`"):
-        compile_expression("item.x", item_name="file")
+        compile_expression("item.x", loops={"file": "item", "index": "index"})

@@ -57,8 +57,9 @@ def test_a_variable_is_renamed_and_nothing_else_of_its_name() -> None:
     """Fields, functions and texts stay; a condition's `?` is no field; offsets lead back."""
     source = "f(f.f, x.f, x.?f, 'f', a ? f : f)"
     places = places_of(source, "f")
-    assert renamed(source, places, "f", "item") == "f(item.f, x.f, x.?f, 'f', a ? item : item)"
-    assert offset_before(places, len("f(item.f, x."), 3) == len("f(f.f, x.")
+    edits = [(place, "f", "item") for place in places]
+    assert renamed(source, edits) == "f(item.f, x.f, x.?f, 'f', a ? item : item)"
+    assert offset_before(edits, len("f(item.f, x.")) == len("f(f.f, x.")
 
 
 @pytest.mark.parametrize(

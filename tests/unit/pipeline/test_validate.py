@@ -13,7 +13,8 @@ from headrace.pipeline.problems import CODES, RefusedDefinitionError
 
 HEAD = "pipeline: p\nsteps:\n"
 DURATION = "write a number and ms, s, m, h or d, such as `10m` or `1h30m`, from 1ms to 30d"
-KINDS = "llm, pipeline, tool, transform, wait"
+KNOWN = "inputs, vars, steps, item, index, carry, iteration, run, event, secrets"
+KINDS = "llm, tool, transform, pipeline, steps, switch, wait, signal, approval, emit"
 
 
 def refused(text: str) -> list[str]:
@@ -46,9 +47,12 @@ BAD: list[tuple[str, str, list[str]]] = [
         "15 a key of a later release",
         HEAD + "  a: {llm: {prompt: x, tools: [fs.read]}}\n  b: {wait: {for: 1s}, fallback: a}\n",
         [
-            "3:24: E1101 unknown key `tools`; "
-            "known are model, prompt, system, messages, max_tokens, temperature, options",
-            "4:24: E1101 unknown key `fallback`",
+            "3:24: E1401 `tools` cannot be executed by this release yet; "
+            "it waits for: the layer of models: tool loops, schemas, sessions",
+            "4:24: E1110 `fallback` does not go with `wait`; "
+            "it goes with llm, tool, transform, pipeline, steps, switch, signal and approval",
+            "4:24: E1401 `fallback` cannot be executed by this release yet; "
+            "it waits for: steps that stand in for others",
         ],
     ),
     (
@@ -177,7 +181,8 @@ BAD: list[tuple[str, str, list[str]]] = [
         "modifiers that do not fit",
         HEAD + "  a: {wait: {for: 1s}, timeout: 1s, as: x}\n  b: {tool: x, effect: maybe, on_item_error: continue}\n",
         [
-            "3:24: E1110 `timeout` does not go with `wait`; it goes with llm and tool and transform and pipeline",
+            "3:24: E1110 `timeout` does not go with `wait`; "
+            "it goes with llm, tool, transform, pipeline, steps and switch",
             "3:37: E1111 `as` needs `foreach` beside it",
             '4:24: E1105 "maybe" is not allowed; one of pure, idempotent, at_most_once',
             "4:31: E1111 `on_item_error` needs `foreach` beside it",
@@ -206,7 +211,7 @@ BAD: list[tuple[str, str, list[str]]] = [
             "5:34: E1205 no input `sise`; did you mean `size`?",
             "5:57: E1205 no variable `limt`; did you mean `limit`?",
             "5:64: E1206 `item` is known only in a step with `foreach`",
-            "6:66: E1301 unknown name `two`; known are inputs, vars, steps, item, index, run, event",
+            f"6:66: E1301 unknown name `two`; known are {KNOWN}",
             "7:16: E1206 `item` is known only in a step with `foreach`",
             "8:16: E1304 `foreach` takes a list, this gives int; for a map, take its `keys()`",
         ],
@@ -241,7 +246,7 @@ BAD: list[tuple[str, str, list[str]]] = [
         "triggers",
         "pipeline: p\ntriggers: [{event: pushed, when: inputs.a == 1, inputs: {b: 1}}, {when: 'true'}]\n"
         "steps: {a: {wait: {for: 1s}}}\n",
-        ["2:66: E1103 `event` is missing; The event's name, the last token of `hr.trig.<tenant>.<name>`."],
+        ["2:66: E1103 exactly one of `event`, `cron` is needed; found none"],
     ),
     (
         "triggers see only the event",
@@ -275,7 +280,7 @@ def test_input_23_a_problem_lies_inside_the_scalar() -> None:
         "  b:\n    when: >\n      inputs.x\n      == 1\n    wait: {for: 1s}\n"
     )
     assert refused(text) == [
-        "8:11: E1301 unknown name `nope`; known are inputs, vars, steps, item, index, run, event",
+        f"8:11: E1301 unknown name `nope`; known are {KNOWN}",
         "11:14: E1205 no input `x`",
     ]
 

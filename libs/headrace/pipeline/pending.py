@@ -1,0 +1,48 @@
+"""What the language has and this release cannot execute yet: refused when a file is loaded, never ignored.
+
+One table: `<record>.<key>` of a row of the schema, `<record>.<key>=<value>` of a choice, `name:<…>` of something in
+expressions. Whoever teaches the engine a key deletes its entry here, and the key is accepted from then on.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+_BLOCKS: Final = "scopes of steps inside a step"
+_WAITING: Final = "steps that wait for somebody"
+_RECOVERY: Final = "steps that stand in for others"
+_SCHEDULES: Final = "schedules"
+_COST: Final = "prices and budgets"
+_MODELS: Final = "the layer of models: tool loops, schemas, sessions"
+
+PENDING: Final[Mapping[str, str]] = {
+    "step.steps": _BLOCKS,
+    "step.switch": _BLOCKS,
+    "step.while": _BLOCKS,
+    "step.until": _BLOCKS,
+    "step.signal": _WAITING,
+    "step.approval": _WAITING,
+    "step.emit": "events out of runs",
+    "step.fallback": _RECOVERY,
+    "step.compensate": _RECOVERY,
+    "step.on_unknown=ask": _WAITING,
+    "step.cache": "results that are used again",
+    "step.queue": "queues with a label",
+    "step.version": "pinned versions of tools",
+    "step.budget": _COST,
+    "limits.budget": _COST,
+    "limits.concurrency": "concurrency keys",
+    "trigger.cron": _SCHEDULES,
+    "pipeline.retain": "keeping workspaces",
+    "llm.tools": _MODELS,
+    "llm.output_schema": _MODELS,
+    "llm.session": _MODELS,
+    "llm.stream": _MODELS,
+    "llm.allow_unpriced": _COST,
+    "name:models": _MODELS,
+    "name:secrets": "secrets in executors",
+    "name:now": "the clock of a decision",
+    "name:event": "the event of a run",
+    "name:run.attempt": "attempts in expressions",
+    "name:items": "results of items in expressions",
+}
+"""Entry → what it waits for. A key that only stands beside a pending one (`carry` beside `while`) needs no entry."""
