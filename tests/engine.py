@@ -1,5 +1,6 @@
 """Services over a test's own nats-server, in the test's process: real parts, wired as their composition roots do."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,6 +36,19 @@ async def running_scheduler(broker: Broker, instance: str = "s1", **config: Any)
         yield scheduler
         await scheduler.drain()
         await scheduler.stop()
+
+
+@asynccontextmanager
+async def running(kind: Any, broker: Broker, instance: str, **more: Any) -> AsyncIterator[Any]:
+    """Any other service, ready; it is let go of without a drain, as a kill would."""
+    clock = SystemClock()
+    async with Supervisor(clock) as supervisor:
+        service = kind(broker, supervisor, clock=clock, entropy=SystemEntropy(), instance=instance, **more)
+        await service.start()
+        await until(lambda: service.caught_up and service.ready, within_s=10, what=f"{service.name} ready")
+        yield service
+        async with asyncio.timeout(15):
+            await service.stop()
 
 
 async def command(broker: Broker, verb: str, data: dict[str, Any], *, command_id: str) -> ev.StoredMessage:

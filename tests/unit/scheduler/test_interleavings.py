@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.builders import by_reference, failure, plan, tool
-from tests.unit.scheduler.stage import LEFT_NONE, Stage
+from tests.unit.scheduler.stage import LEFT_NONE, Stage, state_hash
 
 from headrace.contracts import events as ev
 from headrace.contracts.codec import encode
@@ -303,3 +303,17 @@ def test_two_schedulers_that_read_the_same_log_decide_the_same(data: st.DataObje
         one, two = stage.propose(), other.propose()
         assert (one is None) == (two is None)
         assert encode(one) == encode(two)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_folding_any_prefix_twice_gives_the_same_state(data: st.DataObject) -> None:
+    """From the messages' bytes, whatever they are: byte-equal, also when a snapshot lies in between."""
+    stage = data.draw(stages())
+    weather = Weather(stage, data.draw)
+    for _ in range(data.draw(st.integers(0, 30))):
+        weather.blow()
+    for upto in range(1, len(stage.log) + 1):
+        once = state_hash(stage.folded(upto))
+        assert state_hash(stage.folded(upto)) == once
+        assert state_hash(stage.folded(upto, snapshot_at=data.draw(st.integers(1, upto)))) == once
