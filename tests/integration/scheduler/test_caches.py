@@ -1,5 +1,6 @@
 """Snapshots, lists and catalogues are caches of the log: without them everything is as it was."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,6 @@ import msgspec
 import nats
 import pytest
 
-from headrace.contracts import events as ev
 from headrace.contracts import names, subjects
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import encode
@@ -37,7 +37,7 @@ from headrace_step_executor.parts import build_executor
 from headrace_tool_registry.config import Config as ToolConfig
 from headrace_tool_registry.service import ToolRegistry
 from tests.conftest import Connect, until
-from tests.engine import command, finished, put, running, running_scheduler, start
+from tests.engine import finished, put, running, running_scheduler, start
 
 LEAF = "pipeline: leaf\nsteps:\n  nap: {wait: {for: 1h}}\n"
 BUSY = """
@@ -109,19 +109,12 @@ async def whole(connect: Connect, instance: str, *, builtin: bool) -> tuple[str,
     return found
 
 
-async def test_without_snapshots_and_read_models_the_state_is_the_same(
-    nats_server: NatsServer, connect_broker: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Real services, runs in the middle of retries, waits, maps and child runs, snapshots written as always.
-
-    All are stopped, every snapshot is deleted from the store: new ones have the same hash, as has a restart with them.
-    """
-    monkeypatch.setattr(names, "SNAPSHOT_EVERY_S", 0.2)
-    broker = await connect_broker("first")
+async def left_behind(broker: Broker, data_dir: Path) -> tuple[str, list[Any]]:
+    """All services work until every run waits and every partition has a snapshot, and stop: what they knew then."""
     await migrate(broker)
     async with (
         running_scheduler(broker) as scheduler,
-        running(build_executor, broker, "e1", config=ExecutorConfig(data_dir=tmp_path / "data")),
+        running(build_executor, broker, "e1", config=ExecutorConfig(data_dir=data_dir)),
         running(Monitor, broker, "m", config=MonitorConfig()),
         running(ToolRegistry, broker, "t", config=ToolConfig(), builtin=builtin_tools()),
         running(SessionStore, broker, "st", config=SessionConfig()),
@@ -139,9 +132,19 @@ async def test_without_snapshots_and_read_models_the_state_is_the_same(
         await call(broker, "session-store", "append", turn, SessionView, tenant="default", request_id="a")
         owned = {part.part for part in scheduler.partitions.values() if part.seq}
         await until(lambda: _snapshots(broker, len(owned)), within_s=20, what="snapshots")
-        before = state_hash(scheduler), await what_is_told(broker)
-        assert isinstance(await command(broker, "run-pause", {"runid": "none"}, command_id="x"), ev.CommandRefused)
+        return state_hash(scheduler), await what_is_told(broker)
 
+
+async def test_without_snapshots_and_read_models_the_state_is_the_same(
+    nats_server: NatsServer, connect_broker: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real services, runs in the middle of retries, waits, maps and child runs, snapshots written as always.
+
+    All are stopped, every snapshot is deleted from the store: new ones have the same hash, as has a restart with them.
+    """
+    monkeypatch.setattr(names, "SNAPSHOT_EVERY_S", 0.2)
+    broker = await connect_broker("first")
+    before = await left_behind(broker, tmp_path / "data")
     assert await whole(connect_broker, "with", builtin=True) == before
     nc = await nats.connect(nats_server.url)
     assert await nc.jetstream().delete_stream(subjects.SNAPSHOTS)
@@ -151,6 +154,51 @@ async def test_without_snapshots_and_read_models_the_state_is_the_same(
     monkeypatch.setattr(names, "SNAPSHOT_EVERY_S", 3600)
     assert await whole(connect_broker, "without", builtin=False) == before
     assert await snapshot_heads(broker) == 0, "it was read from the log alone"
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "flipped": lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:],
+    "truncated": lambda data: data[: len(data) // 2],
+    "emptied": lambda _: b"",
+    "of another run": lambda data: data.replace(b'"b1', b'"b9'),
+}
+
+
+async def test_otp_s6_corrupting_truncating_or_deleting_the_newest_snapshot_changes_nothing(
+    nats_server: NatsServer, connect_broker: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every partition at once, its chunk or its head: the state after a restart has the same hash."""
+    monkeypatch.setattr(names, "SNAPSHOT_EVERY_S", 0.2)
+    broker = await connect_broker("first")
+    before = (await left_behind(broker, tmp_path / "data"))[0]
+    monkeypatch.setattr(names, "SNAPSHOT_EVERY_S", 3600)
+    kept = [stored async for stored in broker.read(subjects.SNAPSHOTS, (subjects.kv(subjects.SNAPSHOTS, ">"),))]
+    readable = await snapshot_heads(broker)
+    assert readable > 5
+    nc = await nats.connect(nats_server.url)
+    for what in ("snap", "head"):
+        mine = [stored for stored in kept if f".{what}." in stored.subject]
+        for name, harm in DAMAGES.items():
+            for stored in mine:
+                if harm(stored.body) != stored.body:
+                    await broker.append(stored.subject, harm(stored.body))
+            if name != "of another run":
+                assert await snapshot_heads(broker) == 0, (what, name)
+            assert await _restarted(connect_broker) == before, (what, name)
+        await nc.jetstream().purge_stream(subjects.SNAPSHOTS, subject=subjects.kv(subjects.SNAPSHOTS, f"{what}.>"))
+        assert await _restarted(connect_broker) == before, (what, "deleted")
+        for stored in mine:
+            await broker.append(stored.subject, stored.body)
+        assert await snapshot_heads(broker) == readable
+    await nc.close()
+
+
+async def _restarted(connect: Connect) -> str:
+    broker = await connect("again")
+    async with running_scheduler(broker, "again") as scheduler:
+        found = state_hash(scheduler)
+    await broker.close()
+    return found
 
 
 async def _snapshots(broker: Broker, wanted: int) -> bool:
