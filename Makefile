@@ -43,6 +43,7 @@ proto: $(SETUP)
 
 simulate: $(SETUP)
 	$(BIN)/python -m tests.simulation.run --seeds 2000
+	HEADRACE_SIM_KILLS=1000 $(BIN)/pytest tests/simulation/test_killed_owner.py
 
 soak: $(SETUP)
 	HEADRACE_SOAK=100 $(BIN)/pytest tests/chaos tests/e2e -m "slow or not slow" --timeout 7200

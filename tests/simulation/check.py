@@ -11,7 +11,7 @@ from tests.simulation.automaton import RunHistory, Steps
 from tests.simulation.broker import Ack
 from tests.simulation.host import EPOCH_MS
 from tests.simulation.processes import Called
-from tests.simulation.workload import pipelines
+from tests.simulation.workload import known
 from tests.simulation.world import Record
 
 RUNS: Final = "HR_RUNS_0"
@@ -37,7 +37,7 @@ def violations(record: Record) -> list[str]:
 
 def _read(record: Record) -> dict[str, RunHistory]:
     """Every run's history, with the acknowledgements of orders at their places."""
-    definitions: dict[str, Steps] = {one.digest: msgspec.json.decode(one.data)["main"]["steps"] for one in pipelines()}
+    definitions: dict[str, Steps] = {one.digest: msgspec.json.decode(one.data)["main"]["steps"] for one in known()}
     runs: dict[str, RunHistory] = {}
     orders: dict[int, tuple[str, str, int, int, str]] = {}
     bodies: dict[str, Any] = {}

@@ -13,6 +13,8 @@ from headrace.pipeline.definitions import Definition
 
 POOL: Final = 48
 STEPS_MAX: Final = 6
+CHAIN: Final = 20
+"""Steps of the chain that owners are killed in the middle of."""
 RIVALS: Final = 0.06
 """Of runs whose id a second start wants."""
 CALL: Final = "sim.call"
@@ -53,6 +55,23 @@ def pipelines() -> tuple[Pipeline, ...]:
     children = tuple(pipeline(f"child-{number}", _child(number)) for number in range(3))
     parents = tuple(pipeline(f"p-{number}", _parent(random.Random(number), children)) for number in range(POOL))
     return (*children, *parents)
+
+
+@functools.cache
+def chain(steps: int) -> Pipeline:
+    """Calls one after the other, each of which is given the result of the one before."""
+    made: dict[str, Any] = {}
+    for number in range(steps):
+        step = call(ms=20)
+        if number:
+            step["with"]["seen"] = f"${{{{ steps.s{number - 1}.output.attempt }}}}"
+        made[f"s{number}"] = step
+    return pipeline(f"chain-{steps}", made)
+
+
+def known() -> tuple[Pipeline, ...]:
+    """Every definition that a world may be asked to run."""
+    return (*pipelines(), chain(CHAIN))
 
 
 def asked(seed: int) -> list[Asked]:

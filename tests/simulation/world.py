@@ -168,21 +168,21 @@ async def _live(world: World) -> None:
     loop = world.loop
     begin(world, pipelines())
     world.client.start()
-    while loop.time() < world.quiet_s and (world.to_ask or _unfinished(world)):
+    while loop.time() < world.quiet_s and (world.to_ask or unfinished(world)):
         await asyncio.sleep(LOOK_S)
     world.faults.active = False
     world.server.heal()
     for host in (*world.hosts, world.client):
         host.heal()
     until_s = loop.time() + LIVENESS_S
-    world.unfinished = _unfinished(world)
+    world.unfinished = unfinished(world)
     while world.unfinished and loop.time() < until_s:
         await asyncio.sleep(LOOK_S)
-        world.unfinished = _unfinished(world)
+        world.unfinished = unfinished(world)
     await asyncio.sleep(AFTER_S)
 
 
-def _unfinished(world: World) -> list[str]:
+def unfinished(world: World) -> list[str]:
     """Commands that were not answered; runs that were asked for and have not ended, and runs that they started."""
     runs = world.server.streams["HR_RUNS_0"]
     known: dict[str, bool] = {one.run: False for one in world.asked if one.verb == "run-start"}
