@@ -69,7 +69,7 @@ TESTED_BY = {
     "headrace/runtime/crashpoints": "e2e/test_kill.py",
     "headrace/runtime/health": "integration/runtime/test_harness.py",
     # the shells of the services run over a real nats-server, and what they decide shows there
-    "headrace_monitor/decide": "integration/services/test_otp_s7_s9.py",
+    "headrace_monitor/decide": "integration/services/test_monitor.py",
     "headrace_monitor/service": "integration/services/test_monitor.py",
     "headrace_session_store/decide": "unit/session_store/test_state.py",
     "headrace_session_store/service": "integration/services/test_session_store.py",

@@ -92,7 +92,7 @@ class _Client(Client):
 
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected:
-            self._discard_unsent()
+            self.discard_unsent()
         await super()._process_op_err(e)
 
     async def _process_pong(self) -> None:
@@ -100,7 +100,7 @@ class _Client(Client):
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
-    def _discard_unsent(self) -> None:
+    def discard_unsent(self) -> None:
         self._pending, self._pending_data_size = [], 0
         writer = getattr(self._transport, "_io_writer", None)
         if writer is None:
@@ -112,7 +112,7 @@ class _Client(Client):
 
     async def give_up(self) -> None:
         """Leave nothing open of a connection that never stood: interrupted, the library forgets its socket."""
-        self._discard_unsent()
+        self.discard_unsent()
         if self._flush_queue is not None:
             await self.close()
         if self._transport is not None:
@@ -221,14 +221,16 @@ class Link:
             await self.settle("unsubscribe")
         self._client.forget(sid, tell=False)
 
-    async def settle(self, what: str) -> None:
-        """Wait until the server has handled what was sent before. When it cannot say so, that is logged: after a
+    async def settle(self, what: str) -> bool:
+        """Wait until the server has handled what was sent before. False, and logged, when it does not say so: after a
         reconnect the client tells the server its subscriptions again."""
         try:
             await asyncio.sleep(0)  # noqa: TID251 flush() writes its PING past the buffer: let that drain first
             await self._client.flush(timeout=int(names.REQUEST_DEADLINE_S))
         except nats_errors.Error as error:
             log.info("broker.unconfirmed", extra={"what": what, "error": str(error)})
+            return False
+        return True
 
     def send(self, subject: str, body: bytes, *, reply: str = "", headers: bytes = b"") -> None:
         """Queue a message for the socket, now or never.
@@ -282,13 +284,18 @@ class Link:
         return wire.decode(answer.body, what=verb)
 
     async def close(self) -> None:
-        """Flush and disconnect. Idempotent."""
+        """Flush and disconnect, at most twice REQUEST_DEADLINE_S. Idempotent."""
         if self._closing:
             return
         self._closing = True
-        if self.connected:
-            await self.settle("close")
-        await self._client.close()
+        if self.connected and not await self.settle("close"):
+            self._client.discard_unsent()  # a frozen server takes nothing: the library would wait for it to read
+        try:
+            async with asyncio.timeout(names.REQUEST_DEADLINE_S):
+                await self._client.close()
+        except TimeoutError:
+            log.warning("broker.close_cut_short")
+            self._client.discard_unsent()
         self._lost()
 
     def opened(self) -> None:

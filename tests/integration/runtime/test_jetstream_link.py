@@ -4,7 +4,8 @@ import asyncio
 
 from tests.conftest import Connect
 
-from headrace.contracts import subjects
+from headrace.contracts import names, subjects
+from headrace.local.nats_server import NatsServer
 from headrace.runtime.eventlog import BusMessage, StreamSpec
 from headrace.runtime.jetstream import JetStreamBroker
 
@@ -36,3 +37,19 @@ async def test_what_is_asked_after_a_subscription_is_heard(connect_broker: Conne
     for index in range(50):
         await here.subscribe(f"hr.api.x.verb{index}", answer, queue="x")
         assert await there.request(f"hr.api.x.verb{index}", b"", timeout_s=1) == b"yes"
+
+
+async def test_otp_s8_closing_does_not_wait_for_a_frozen_broker(
+    nats_server: NatsServer, connect_broker: Connect
+) -> None:
+    """Megabytes that it does not read are in the way: the connection is given up at its deadline."""
+    broker = await connect_broker("closing")
+    nats_server.pause()
+    try:
+        for _ in range(60):
+            await broker.send("hr.live.r.a", bytes(100_000))
+        async with asyncio.timeout(3 * names.REQUEST_DEADLINE_S):
+            await broker.close()
+        assert not broker.connected
+    finally:
+        nats_server.resume()
