@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,9 @@ NOBODY = "nats://127.0.0.1:9"
         (("run", "greet.yaml", "--jsn"), "error: usage: No such option: --jsn"),
         (("run", "greet.yaml", "-i", "who"), "error: usage: -i who: expected name=value"),
         (("run", "greet.yaml", "-i", "who=a", "-i", "who=b"), "error: usage: -i who: given twice"),
+        (("run",), "hint: `headrace run --help`"),
+        (("admin", "migrat"), "hint: `headrace admin --help`"),
+        (("runs", "--status", "done"), "error: usage: --status done: expected one of blocked, cancelled, cancelling"),
         (("service", "schedule"), "error: usage: no service 'schedule'; there are scheduler, step-executor"),
         (("admin", "migrate", "--cap", "llm"), "error: usage: --cap llm: expected queue=number"),
     ],
@@ -77,6 +81,19 @@ def test_a_command_line_that_makes_no_sense_is_64(
     done = typed(*arguments)
     assert done.returncode == 64, done
     assert says in done.stdout + done.stderr
+
+
+def test_the_version_is_the_distributions(typed: Typed) -> None:
+    """What a bug report begins with."""
+    done = typed("--version")
+    assert (done.returncode, done.stdout) == (0, f"headrace {version('headrace')}\n")
+
+
+def test_the_list_of_commands_says_each_whole(typed: Typed) -> None:
+    """No sentence is cut off."""
+    listed = typed("--help").stdout.partition("Commands:")[2]
+    assert "Run a pipeline here and now." in listed
+    assert "..." not in listed
 
 
 def test_a_refused_definition_is_65_with_every_problem(typed: Typed, tmp_path: Path) -> None:
@@ -204,6 +221,24 @@ def test_input_58_a_broken_pipe_is_141(tmp_path: Path) -> None:
         codes.add(done.stdout.strip())
     assert codes <= {"141", "0"}
     assert "141" in codes
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code"),
+    [("2>&1 | true", 141), ("2>/dev/full", 75), (">/dev/full", 75), (">/dev/full 2>&1", 75)],
+)
+def test_input_58_output_that_cannot_be_written_is_no_bug(tmp_path: Path, redirected: str, code: int) -> None:
+    """Standard error without a reader, a full disk: the command says so where it still can, and leaves no traceback."""
+    written(tmp_path, "greet.yaml", GREET)
+    script = f"{sys.executable} -m headrace.cli.app run greet.yaml {redirected}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environ(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+    assert "mistake" not in done.stderr
+    if redirected == ">/dev/full":
+        assert "error: output_failed: standard output: No space left on device" in done.stderr
 
 
 def test_input_58_closed_standard_input_and_no_terminal_are_fine(tmp_path: Path) -> None:

@@ -19,6 +19,32 @@ def test_a_run_gives_its_outputs_and_leaves_nothing_running(tmp_path: Path) -> N
     assert not (tmp_path / ".headrace/endpoint").exists()
 
 
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(tmp_path: Path) -> None:
+    """The broker is a child on loopback: where `http_proxy` points to nothing there is still a run."""
+    written(tmp_path, "greet.yaml", GREET)
+    nowhere = "http://127.0.0.1:9"
+    done = headrace(tmp_path, "run", "greet.yaml", http_proxy=nowhere, HTTP_PROXY=nowhere, all_proxy=nowhere)
+    assert done.returncode == 0, done
+    with Started(tmp_path, "up", http_proxy=nowhere) as system:
+        system.until(lambda: any(line.startswith("ready: ") for line in system.lines), what="up")
+        looked = headrace(tmp_path, "doctor", http_proxy=nowhere)
+        assert (looked.returncode, "D0: synced every 100 ms" in looked.stdout) == (0, True), looked
+
+
+def test_what_a_model_says_does_not_drive_the_terminal(tmp_path: Path) -> None:
+    """Control characters are shown, not sent; `--json` has them as JSON does."""
+    prompt = "\\e[2J\\e]0;title\\a tab\\there\\r\\nnext \\x9b31m \\u202e"
+    steps = f'  say: {{llm: {{model: echo/echo, prompt: "{prompt}"}}}}'
+    written(
+        tmp_path, "esc.yaml", f"pipeline: esc\nsteps:\n{steps}\noutputs: {{said: '${{{{ steps.say.output.text }}}}'}}\n"
+    )
+    done = headrace(tmp_path, "run", "esc.yaml")
+    assert done.stdout == "said: \\u001b[2J\\u001b]0;title\\u0007 tab\there\nnext \\u009b31m \\u202e\n", done
+    raw = headrace(tmp_path, "run", "esc.yaml", "--json").stdout
+    assert not set("\x1b\x07\x9b\u202e") & set(raw)
+    assert lines(raw)[-1]["outputs"]["said"] == "\x1b[2J\x1b]0;title\x07 tab\there\r\nnext \x9b31m \u202e"
+
+
 def test_json_lines_end_with_the_result(tmp_path: Path) -> None:
     """One object a line, nothing else on standard output."""
     file = written(tmp_path, "greet.yaml", GREET)

@@ -69,6 +69,8 @@ def test_a_second_terminal_submits_looks_and_controls(tmp_path: Path) -> None:
         assert healthy.returncode == 0, healthy.stdout
         assert "durability: D0: synced every 100 ms" in healthy.stdout
 
+        granting = headrace(tmp_path, "run", str(file), "--read-root", "/")
+        assert (granting.returncode, "`headrace up` runs here" in granting.stderr) == (64, True), granting
         attached = headrace(tmp_path, "run", str(file))
         assert attached.returncode == 0, attached
         assert "attached to nats://127.0.0.1:" in attached.stderr

@@ -34,7 +34,7 @@ one line, `error: code: message`, and a hint; problems of a pipeline file are `f
 | 77 | credentials or permissions do not allow it |
 | 78 | the configuration is wrong, or the broker has streams of another one |
 | 130 | detached by Ctrl-C: the run stays, and the run's id was printed |
-| 141 | standard output has no reader any more |
+| 141 | nobody reads the output any more |
 
 Commands that talk to a system find it by `HEADRACE_NATS_URL`, else in the data directory (`.headrace`,
 `HEADRACE_DATA_DIR` or `--data-dir`), where `headrace run` and `headrace up` leave an `endpoint` while they run.

@@ -15,7 +15,6 @@ from headrace.contracts import names
 
 app = typer.Typer(
     name="headrace",
-    help="Durable AI pipelines over NATS JetStream: kill any process at any instant, and the run goes on.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -55,6 +54,22 @@ class _Ended(Exception):  # an exit code on its way out, not an error
         self.code = code
 
 
+def _version(asked: bool) -> None:  # typer gives an option's value so
+    if asked:
+        from headrace.cli.check import version_command
+
+        raise _Ended(version_command())
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Durable AI pipelines over NATS JetStream: kill any process at any instant, and the run goes on."""
+
+
 @app.command()
 def run(
     file: File,
@@ -65,7 +80,7 @@ def run(
     data_dir: DataDir = None,
     nats_server: NatsServer = "",
 ) -> None:
-    """Run a pipeline here and now: broker and services included; goes on with what a killed call left."""
+    """Run a pipeline here and now. Broker and services are included; goes on with what a killed call left."""
     from headrace.cli.run import RunArgs, run_command
 
     args = RunArgs(
@@ -176,7 +191,7 @@ def events(
 
 @app.command()
 def export(run_id: RunId, data_dir: DataDir = None) -> None:
-    """Print the messages of a run and its child runs exactly as stored, one JSON object a line."""
+    """Print a run's messages exactly as stored. With those of its child runs, one JSON object a line."""
     from headrace.cli.inspect import export_command
 
     raise _Ended(export_command(data_dir, run_id))
@@ -281,7 +296,9 @@ def _usage(error: TyperException) -> int:
     if "\n" in text:  # no command given: the help itself
         print(text)
     else:
-        print(f"error: usage: {text}\nhint: `headrace --help`", file=sys.stderr)
+        context = getattr(error, "ctx", None)
+        command = "headrace" if context is None else context.command_path
+        print(f"error: usage: {text}\nhint: `{command} --help`", file=sys.stderr)
     return names.EXIT_USAGE
 
 

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from headrace.cli.output import emit, note, report_error, say
+from headrace.cli.output import counted, emit, note, report_error, say
 from headrace.contracts import names
 from headrace.contracts.errors import InputFileError
 from headrace.pipeline.bundle import Bundle, load_bundle
@@ -34,8 +35,7 @@ def _accepted(file: Path, bundle: Bundle, *, as_json: bool) -> None:
         about = {"pipeline": plan.pipeline, "digest": bundle.digest, "steps": len(plan.nodes)}
         emit({"file": str(file), "ok": True, **about, "problems": []})
         return
-    steps = "1 step" if len(plan.nodes) == 1 else f"{len(plan.nodes)} steps"
-    say(f"{file}: ok, pipeline `{plan.pipeline}`, {steps}, digest {bundle.digest[:12]}")
+    say(f"{file}: ok, pipeline `{plan.pipeline}`, {counted(len(plan.nodes), 'step')}, digest {bundle.digest[:12]}")
     for warning in bundle.warnings:
         note(str(warning))
 
@@ -57,6 +57,12 @@ def _refused(file: Path, error: RefusedDefinitionError, *, as_json: bool) -> Non
         for problem in error.found
     ]
     emit({"file": str(file), "ok": False, "problems": problems})
+
+
+def version_command() -> int:
+    """The installed distribution's version."""
+    say(f"headrace {version('headrace')}")
+    return names.EXIT_OK
 
 
 def schema_command() -> int:

@@ -1,10 +1,8 @@
 """`headrace doctor`: what works here and what does not, each with its remedy. Changes nothing."""
 
 import asyncio
-import json
 import os
 import platform
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -17,7 +15,7 @@ from headrace.contracts import codec, names, subjects
 from headrace.contracts.errors import HeadraceError, MalformedMessageError
 from headrace.contracts.live import Beat
 from headrace.local.datadir import read_endpoint
-from headrace.local.nats_server import find_binary
+from headrace.local.nats_server import find_binary, monitoring
 from headrace.runtime.config import SERVICES
 from headrace.runtime.eventlog import BusMessage
 from headrace.runtime.streams import consumer_specs, stream_specs
@@ -133,8 +131,7 @@ def _durability(link: Connection) -> Finding:
     if endpoint is None or endpoint.url != link.url:
         named = link.settings.durability or "not named (HEADRACE_DURABILITY)"
         return Finding("durability", "ok" if link.settings.durability else "warning", f"{named}; not a local server")
-    with urllib.request.urlopen(f"{endpoint.http_url}/varz", timeout=CONNECT_WITHIN_S) as answer:
-        config = json.loads(answer.read())["jetstream"]["config"]
+    config = monitoring(f"{endpoint.http_url}/varz", timeout_s=CONNECT_WITHIN_S)["jetstream"]["config"]
     always, interval_ns = config.get("sync_always", False), config.get("sync_interval", 0)
     text = "D1: synced always" if always else f"D0: synced every {interval_ns / 1e6:g} ms"
     return Finding("durability", "ok", text)

@@ -9,13 +9,13 @@ import msgspec
 
 from headrace.cli.connection import Connection, connected
 from headrace.cli.interrupt import run_interruptible
-from headrace.cli.output import emit, failure_json, note, say, table, value_text
+from headrace.cli.output import UsageError, counted, emit, failure_json, note, say, table, value_text
 from headrace.cli.progress import detail, seconds
 from headrace.cli.watching import durability_text, report_result, watch_run
-from headrace.client.history import RunView, StepView
+from headrace.client.history import ENDED, RUN_STATUSES, RunView, StepView
 from headrace.contracts import events as ev
 from headrace.contracts import names
-from headrace.contracts.live import Empty, ListRuns, RunList, RunRow, ServiceList
+from headrace.contracts.live import Empty, ListRuns, RunList, RunRow, ServiceList, ServiceRow
 from headrace.local.files import workspace_of
 from headrace.runtime.api import call
 from headrace.runtime.clock import rfc3339
@@ -28,6 +28,9 @@ def nothing_left() -> None:
 
 def runs_command(data_dir: Path | None, *, pipeline: str, status: str, limit: int, as_json: bool) -> int:
     """The newest runs."""
+    if status and status not in RUN_STATUSES:
+        msg = f"--status {status[:60]}: expected one of {', '.join(sorted(RUN_STATUSES))}"
+        raise UsageError(msg)
 
     async def work() -> int:
         async with connected(data_dir) as link:
@@ -37,7 +40,7 @@ def runs_command(data_dir: Path | None, *, pipeline: str, status: str, limit: in
                 for row in found.runs:
                     emit(msgspec.to_builtins(row))
             else:
-                table(("RUN", "STATUS", "CREATED", "PIPELINE", "STEPS"), [_run_row(row) for row in found.runs])
+                table(("RUN", "STATUS", "CREATED", "TOOK", "PIPELINE", "STEPS"), [_run_row(row) for row in found.runs])
             return names.EXIT_OK
 
     return run_interruptible(work(), detached=nothing_left)
@@ -46,7 +49,8 @@ def runs_command(data_dir: Path | None, *, pipeline: str, status: str, limit: in
 def _run_row(row: RunRow) -> tuple[str, ...]:
     steps = " ".join(f"{count} {status}" for status, count in row.steps.items())
     why = f" ({row.failure.code})" if row.failure is not None else ""
-    return (row.run, row.status + why, rfc3339(row.created_ms)[:19] + "Z", row.pipeline, steps)
+    took = seconds(row.updated_ms - row.created_ms) if row.status in ENDED else ""
+    return (row.run, row.status + why, rfc3339(row.created_ms)[:19] + "Z", took, row.pipeline, steps)
 
 
 def services_command(data_dir: Path | None, *, as_json: bool) -> int:
@@ -64,7 +68,7 @@ def services_command(data_dir: Path | None, *, as_json: bool) -> int:
                     row.service,
                     "ready" if row.ready else "not ready",
                     seconds(row.silent_ms),
-                    f"{len(row.partitions)} partitions" if row.partitions else f"{row.held} orders in hand",
+                    _holds(row),
                     row.instance,
                 )
                 for row in found.services
@@ -73,6 +77,13 @@ def services_command(data_dir: Path | None, *, as_json: bool) -> int:
             return names.EXIT_OK
 
     return run_interruptible(work(), detached=nothing_left)
+
+
+def _holds(row: ServiceRow) -> str:
+    """Only schedulers hold partitions, only executors take orders."""
+    if row.queues:
+        return f"{counted(row.held, 'order')} in hand"
+    return counted(len(row.partitions), "partition") if row.partitions else "–"
 
 
 async def _asked(link: Connection, verb: str, ask: Any, answer: type[Any]) -> Any:
@@ -231,7 +242,7 @@ def watch_command(data_dir: Path | None, run: str, *, as_json: bool) -> int:
             view = await link.client.view(run)
             if not as_json:
                 done = sum(step.status == "completed" for step in view.steps.values())
-                note(f"run {view.run}  {view.status}, {done} steps completed")
+                note(f"run {view.run}  {view.status}, {counted(done, 'step')} completed")
             await watch_run(link.client, view, as_json=as_json)
             workspace = workspace_of(link.settings.data_dir, link.settings.tenant, run)
             return await report_result(

@@ -9,13 +9,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from headrace.contracts import names
-from headrace.contracts.errors import DefinitionError, HeadraceError, TerminalError
+from headrace.contracts.errors import DefinitionError, HeadraceError, RetryableError, TerminalError
 from headrace.contracts.failure import Failure
 
 HINTS: Final = {
+    "storage_full": "free space where the data directory or the broker keeps its streams, then ask again",
     "in_use": "`headrace runs`, `watch` and `submit` work beside it",
     "unavailable": "`headrace doctor` says what is reachable",
     "unanswered": "`headrace services` shows whether a scheduler runs",
@@ -24,6 +25,12 @@ HINTS: Final = {
     "key_reused": "leave --run-id out, or choose another",
 }
 """What to do next, by error code."""
+_DRIVING: Final = {
+    number: f"\\u{number:04x}"
+    for number in (*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(number) not in "\t\n"
+}
+"""C0 and C1 controls, and marks that turn the direction of what follows."""
 TEXT_CHARS_MAX: Final = 500
 """Of a value in a line for people; `--json` has all of it."""
 
@@ -36,23 +43,46 @@ class UsageError(TerminalError):
 
 
 class PipeGoneError(HeadraceError):
-    """Standard output has no reader any more: nothing is left to say, and to nobody."""
+    """Nobody reads what is said any more: nothing is left to say, and to nobody."""
 
     code = "pipe_gone"
     exit_code = names.EXIT_PIPE
 
 
+class OutputError(RetryableError):
+    """What was to be said cannot be written, e.g. because a disk is full."""
+
+    code = "output_failed"
+
+
 def say(text: str = "") -> None:
-    """A line of the result."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError as error:  # under a name of our own: typer has its own idea of this one
-        raise PipeGoneError from error
+    """A line of the result. Raises PipeGoneError, OutputError."""
+    _write(sys.stdout, "standard output", text)
 
 
 def note(text: str) -> None:
-    """A line about how it goes."""
-    print(text, file=sys.stderr, flush=True)
+    """A line about how it goes. Raises PipeGoneError, OutputError."""
+    _write(sys.stderr, "standard error", text)
+
+
+def _write(stream: TextIO, name: str, text: str) -> None:
+    try:
+        print(printable(text), file=stream, flush=True)
+    except BrokenPipeError as error:  # under a name of our own: typer has its own idea of this one
+        raise PipeGoneError from error
+    except OSError as error:
+        msg = f"{name}: {error.strerror}"
+        raise OutputError(msg) from error
+
+
+def printable(text: str) -> str:
+    """The text with what would drive a terminal as JSON escapes: models and files say what they like."""
+    return text.translate(_DRIVING)
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def emit(value: Any) -> None:
@@ -62,7 +92,7 @@ def emit(value: Any) -> None:
 
 def value_text(value: Any) -> str:
     """A JSON value for people: text as it is, everything else as JSON, shortened."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value.replace("\r\n", "\n") if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]}… ({len(text)} characters)"
 
 
@@ -85,9 +115,20 @@ def failure_json(failure: Failure) -> dict[str, Any]:
 
 def report_error(error: Exception, *, as_json: bool) -> int:
     """Show how a command failed; gives its exit code."""
+    try:
+        return _reported(error, as_json=as_json)
+    except (PipeGoneError, OutputError) as unheard:
+        for stream in (sys.stdout, sys.stderr):  # the interpreter flushes once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return getattr(error, "exit_code", unheard.exit_code)
+
+
+def _reported(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, PipeGoneError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
-        return error.exit_code
+        raise error
+    if isinstance(error, OutputError):
+        note(f"error: {error.code}: {error}")
+        raise error
     if not isinstance(error, HeadraceError):
         if os.environ.get("HEADRACE_LOG_LEVEL") == "debug":
             traceback.print_exception(error)

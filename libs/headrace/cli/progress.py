@@ -6,11 +6,12 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from headrace.cli.output import emit, note
+from headrace.cli.output import emit, note, printable
 from headrace.client.client import Change
 from headrace.client.history import RunView, StepView
 from headrace.contracts import codec
 from headrace.contracts import events as ev
+from headrace.runtime.clock import Clock
 
 MARKS: Final = {
     "completed": ("✓", "green"),
@@ -41,11 +42,11 @@ class Progress(Protocol):
         ...
 
 
-def progress_for(*, as_json: bool) -> Progress:
+def progress_for(clock: Clock, *, as_json: bool) -> Progress:
     """The right one for where standard error goes."""
     if as_json:
         return JsonProgress()
-    return LiveProgress() if sys.stderr is not None and sys.stderr.isatty() else LineProgress()
+    return LiveProgress(clock) if sys.stderr is not None and sys.stderr.isatty() else LineProgress()
 
 
 def seconds(milliseconds: float) -> str:
@@ -68,8 +69,10 @@ def detail(step: StepView, *, now_ms: int = 0) -> str:
     end_ms = step.ended_ms or now_ms
     if end_ms and step.status != "skipped":
         parts.append(seconds(max(0, end_ms - step.began_ms)))
+    if step.due_ms > now_ms > 0:
+        parts.append(f"goes on in {seconds(step.due_ms - now_ms)}")
     if step.failure is not None and step.status in ("failed", "retrying"):
-        parts.append(f"{step.failure.code}: {step.failure.message.splitlines()[0] if step.failure.message else ''}")
+        parts.append(f"{step.failure.code}: {step.failure.message.partition(chr(10))[0]}")
     if step.reason:
         parts.append(step.reason)
     return "  ".join(parts)
@@ -140,10 +143,12 @@ class LineProgress:
 class LiveProgress:
     """Rows that are redrawn in place. Survives a terminal of any size: what does not fit is cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._view = RunView("")
         self._live: Any = None
-        self._now_ms = 0
+        self._anchor = (0, 0.0)
+        """Broker time of the last news in milliseconds, and our monotonic instant of it: durations are the broker's."""
 
     def begin(self, view: RunView) -> None:
         """See Progress."""
@@ -151,6 +156,7 @@ class LiveProgress:
         from rich.live import Live
 
         self._view = view
+        self._anchor = (self._clock.now_ms(), self._clock.monotonic_s())
         self._live = Live(
             console=Console(stderr=True),
             get_renderable=self._rows,
@@ -163,7 +169,7 @@ class LiveProgress:
 
     def update(self, change: Change) -> None:
         """See Progress. Drawing is the business of Live's own thread."""
-        self._now_ms = change.stored.time_ms
+        self._anchor = (change.stored.time_ms, self._clock.monotonic_s())
 
     def end(self) -> None:
         """See Progress."""
@@ -182,11 +188,13 @@ class LiveProgress:
         steps = [
             step for step in tuple(self._view.steps.values()) if not step.item_of
         ]  # a copy: this is another thread
+        news_ms, heard_s = self._anchor
+        now_ms = news_ms + int((self._clock.monotonic_s() - heard_s) * 1000)
         room = max(1, shutil.get_terminal_size().lines - ROWS_SPARE)
         if len(steps) > room:
             grid.add_row("", Text(f"… {len(steps) - room} more", style="dim"), "")
         for step in steps[-room:]:
             mark, style = MARKS.get(step.status, ("•", "cyan"))
-            text = detail(step, now_ms=0 if step.ended else self._now_ms)
-            grid.add_row(Text(mark, style=style), Text(step.path), Text(text, style="dim"))
+            text = detail(step, now_ms=0 if step.ended else now_ms)
+            grid.add_row(Text(mark, style=style), Text(step.path), Text(printable(text), style="dim"))
         return grid

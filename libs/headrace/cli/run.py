@@ -11,7 +11,7 @@ import msgspec
 from headrace.cli.connection import cli_settings, client_of, connected
 from headrace.cli.inputs import complete_inputs, parse_inputs
 from headrace.cli.interrupt import run_interruptible
-from headrace.cli.output import emit, note
+from headrace.cli.output import UsageError, emit, note
 from headrace.cli.watching import durability_text, report_result, watch_run
 from headrace.client.client import Client
 from headrace.client.history import RunView
@@ -70,6 +70,9 @@ class _Job:
         running = read_endpoint(self._data_dir)
         async with AsyncExitStack() as stack:
             if running is not None and running.stays:
+                if self._args.read_roots:
+                    msg = "--read-root: `headrace up` runs here and decides what tools may read; give it that option"
+                    raise UsageError(msg)
                 self._attached = True
                 note(f"attached to {running.url}")
                 there = await stack.enter_async_context(connected(self._data_dir))
@@ -131,7 +134,8 @@ class _Job:
             emit({"event": kind, "run": view.run, "durability": durability, "completed_steps": done})
             return
         if resumed:
-            note(f"resumes run {view.run}: {done} steps are completed and stay so (--new starts another)")
+            kept = "1 step is completed and stays so" if done == 1 else f"{done} steps are completed and stay so"
+            note(f"resumes run {view.run}: {kept} (--new starts another)")
         else:
             note(f"run {view.run}")
         if not self._attached:

@@ -10,6 +10,7 @@ from headrace.cli.progress import progress_for, seconds
 from headrace.client.client import Client
 from headrace.client.history import RunView
 from headrace.contracts import names
+from headrace.runtime.clock import SystemClock
 
 DURABILITY: Final = {
     "D0": "D0: survives kill -9; a power cut may lose the last 0.1 s",
@@ -26,7 +27,7 @@ def durability_text(durability: str) -> str:
 
 async def watch_run(client: Client, view: RunView, *, as_json: bool) -> None:
     """Show what happens until the run has ended or can't go on; the view then has how."""
-    progress = progress_for(as_json=as_json)
+    progress = progress_for(SystemClock(), as_json=as_json)
     progress.begin(view)
     try:
         async with aclosing(client.follow(view)) as changes:

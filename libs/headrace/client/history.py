@@ -12,6 +12,7 @@ from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+RUN_STATUSES: Final = ENDED | {"running", "paused", "blocked", "stalled", "cancelling"}
 STEP_ENDED: Final = frozenset({"completed", "failed", "skipped", "cancelled"})
 
 

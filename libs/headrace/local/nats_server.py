@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from headrace.contracts.errors import ConfigError, UnavailableError
 from headrace.local.child import spawn
@@ -223,11 +223,20 @@ class NatsServer:
             await self._clock.sleep(LOOK_PAUSE_S)
 
 
+def monitoring(url: str, *, timeout_s: float) -> Any:
+    """What the server's own HTTP port answers, which is on this machine: no proxy is asked for it.
+
+    Raises: OSError, ValueError: no answer, or none that is JSON. HTTPError: its refusal.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(url, timeout=timeout_s) as answer:
+        return json.loads(answer.read())
+
+
 def _healthz(url: str) -> str:
     """`ok`, or why not."""
     try:
-        with urllib.request.urlopen(url, timeout=1.0) as answer:
-            return str(json.loads(answer.read()).get("status", "no status"))
+        return str(monitoring(url, timeout_s=1.0).get("status", "no status"))
     except urllib.error.HTTPError as error:
         return error.read().decode("utf-8", "replace").strip()
     except (OSError, ValueError) as error:
