@@ -28,7 +28,6 @@ TESTED_BY = {
     "headrace/cli/inspect": "e2e/test_up.py",
     "headrace/cli/interrupt": "e2e/test_run.py",
     "headrace/cli/local": "e2e/test_up.py",
-    "headrace/cli/output": "e2e/test_exit_codes.py",
     "headrace/cli/progress": "e2e/test_terminal.py",
     "headrace/cli/run": "e2e/test_run.py",
     "headrace/cli/watching": "e2e/test_run.py",
