@@ -234,6 +234,17 @@ def test_no_tracked_file_names_a_registry_or_a_path_of_one_machine() -> None:
     assert not found
 
 
+def test_requirements_name_packages_and_nothing_of_one_machine() -> None:
+    """Names, versions and hashes: where packages come from is configured where they are installed."""
+    options = [
+        f"{path.name}:{number}: {line}"
+        for path in sorted((ROOT / "requirements").glob("*.txt"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if line.startswith("-")
+    ]
+    assert not options
+
+
 def test_the_readme_is_a_page() -> None:
     """At most 180 lines."""
     assert lines_of(ROOT / "README.md") <= README_LINES_MAX
