@@ -42,6 +42,7 @@ HEADLINES: Final = (
     (ev.RunResumed, "run-resumed"),
     (ev.RunCreated, "run-created"),
 )
+TELLING: Final = frozenset(kind for kind, _ in HEADLINES)
 
 
 @dataclass(slots=True)
@@ -75,8 +76,13 @@ class Decision:
 
 def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | None:
     """The next decision of a run, or None when no event is missing."""
-    if run.ended or run.status == "stalled":
+    if run.ended or run.status == "stalled" or is_quiet(run, plan, now_ms, limits):
         return None
+    return draft_decision(run, plan, now_ms=now_ms, limits=limits)
+
+
+def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | None:
+    """As `decide`, asking every question, which costs a draft of the run."""
     writer = Writer(run, plan, now_ms, limits.left, limits.refused, limits.definitions)
     _settle_controls(writer)
     if writer.run.status == "cancelling":
@@ -104,12 +110,42 @@ def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | N
     )
 
 
+def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
+    """True when nothing has happened that an event could follow from, which is so after each decision was folded.
+
+    Told without a draft, for a fraction of its cost. Every question that `decide` asks has its line here.
+    """
+    if run.controls or run.reported or run.ready or limits.lost or run.open == 0 or run.status == "cancelling":
+        return False
+    if now_ms >= run.deadline_ms:
+        return False
+    for path in run.active:
+        inst = run.get(path)
+        assert inst is not None, path
+        if inst.status == FANNED:
+            if _may_start_items(run, plan, inst):
+                return False
+        elif now_ms >= min(
+            inst.timer_ms if inst.status == SLEEPING else inst.due_ms,
+            step_deadline_ms(plan, path, first_ms=inst.first_ms),
+        ):
+            return False
+    return True
+
+
+def _may_start_items(run: Run, plan: Plan, inst: Inst) -> bool:
+    foreach = node_of(plan, inst.path).foreach
+    assert inst.fan is not None and foreach is not None, inst.path
+    if inst.fan.cursor >= inst.fan.count:
+        return inst.fan.in_flight == 0  # never in a folded state: the last item's end ends the whole
+    return inst.fan.in_flight < foreach.max_parallel and run.in_flight < plan.max_parallel
+
+
 def _headline(writer: Writer) -> tuple[str, ev.Order | None]:
     """What the subject says, and the order inside: executors listen to `scheduled.<queue>` only."""
     kinds = {type(event) for event in writer.events}
-    for kind, headline in HEADLINES:
-        if kind in kinds:
-            return headline, None
+    if not kinds.isdisjoint(TELLING):
+        return next(headline for kind, headline in HEADLINES if kind in kinds), None
     order = writer.only_order()
     return ("progressed" if order is None else f"scheduled.{order.queue}"), order
 

@@ -3,7 +3,6 @@
 Pure. The fold in `state.py` is what changes it.
 """
 
-from copy import copy
 from typing import Final
 
 import msgspec
@@ -132,6 +131,8 @@ class Run(msgspec.Struct, omit_defaults=True):
     """Instances whose newest wanted offer has not been seen in the log."""
     out: dict[str, int] = {}
     """Orders in flight by queue."""
+    evaluations: int = 0
+    """Evaluations that executors make for a step's condition or list, and whose answers are still kept."""
     open: int = 0
     """Steps of the root scope that have not ended."""
     in_flight: int = 0
@@ -145,7 +146,8 @@ class Run(msgspec.Struct, omit_defaults=True):
 
     def get(self, path: str) -> Inst | None:
         """The instance to read."""
-        return self.insts.find(path) if isinstance(self.insts, Overlay) else self.insts.get(path)
+        insts = self.insts
+        return insts.find(path) if type(insts) is Overlay else insts.get(path)
 
     def edit(self, path: str) -> Inst:
         """The instance to change; made when it does not exist yet."""
@@ -191,10 +193,10 @@ class Overlay(dict[str, Inst]):
         inst = self.get(path)
         if inst is None:
             below = None if path in self.dropped else self.base.get(path)
-            inst = Inst(path) if below is None else copy(below)
+            inst = Inst(path) if below is None else below.__copy__()
             if inst.fan is not None:
                 # Only results of this decision are written to the copy; `fan_results` reads through.
-                inst.fan = copy(inst.fan)
+                inst.fan = inst.fan.__copy__()
                 inst.fan.results = {}
             self.dropped.discard(path)
             self[path] = inst
@@ -208,7 +210,7 @@ class Overlay(dict[str, Inst]):
 
 def draft_of(run: Run) -> Run:
     """A run to try events on: changing it leaves `run` as it is."""
-    draft = copy(run)
+    draft = run.__copy__()
     draft.insts = Overlay(run.insts)
     draft.ready, draft.active, draft.reported = run.ready.copy(), run.active.copy(), run.reported.copy()
     draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()

@@ -207,7 +207,11 @@ def _evolve_child(run: Run, message: ev.ChildReported) -> bool:
 
 def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:  # noqa: C901 - one flat table of events
     """Fold one event of an accepted decision, or one that `decide` is about to say."""
-    match event:
+    match event:  # classes are asked in turn: the two that most decisions are made of come first
+        case ev.StepScheduled():
+            _apply_scheduled(run, event, at_ms)
+        case ev.StepCompleted():
+            _apply_completed(run, plan, event)
         case ev.RunCreated():
             _apply_created(run, plan, event, at_ms)
         case ev.RunCompleted():
@@ -227,10 +231,6 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             run.status = "blocked"
         case ev.RunStalled():
             run.status, run.failure = "stalled", event.failure
-        case ev.StepScheduled():
-            _apply_scheduled(run, event, at_ms)
-        case ev.StepCompleted():
-            _apply_completed(run, plan, event)
         case ev.StepFailed():
             _end(run, plan, run.edit(event.path), FAILED, failure=event.failure)
         case ev.StepSkipped():
@@ -288,6 +288,8 @@ def _begin(run: Run, path: str, status: str, at_ms: int, *, queue: str = "") -> 
     _drop_evaluations(run, path)
     if item_of(path) is not None and inst.first_ms == 0:
         _take_from_window(run, path)
+    if "?" in path and not inst.first_ms:
+        run.evaluations += 1
     inst.status = status
     inst.first_ms = inst.first_ms or at_ms
     inst.report = None
@@ -301,16 +303,21 @@ def _begin(run: Run, path: str, status: str, at_ms: int, *, queue: str = "") -> 
 
 
 def _drop_evaluations(run: Run, path: str) -> None:
+    if not run.evaluations:
+        return
     for evaluation in (f"{path}?when", f"{path}?items"):
         if run.get(evaluation) is not None:
             run.drop(evaluation)
+            run.evaluations -= 1
 
 
 def _leave(run: Run, inst: Inst) -> None:
     """Undo what the present status counts."""
     if inst.status == READY:
-        # Steps leave in the list's order, so the place is nearly always the first.
-        del run.ready[next(i for i, entry in enumerate(run.ready) if entry[2] == inst.path)]
+        place = 0  # steps leave in the list's order, so that the first is nearly always the one
+        while run.ready[place][2] != inst.path:
+            place += 1
+        del run.ready[place]
     elif inst.status in ACTIVE:
         run.active.pop(inst.path, None)
         run.reported.pop(inst.path, None)

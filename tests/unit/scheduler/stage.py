@@ -20,7 +20,7 @@ from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan
 from headrace.runtime.values import foreach_output
 from headrace_scheduler import messages
-from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
+from headrace_scheduler.decide import Decision, Limits, decide, draft_decision, next_due_ms
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.records import Run
 from headrace_scheduler.state import created, evolve
@@ -125,6 +125,9 @@ class Stage:
             return first
         again = decide(self.run, self.plan, now_ms=self.now_ms, limits=self.limits(left=dict(left), **limits))
         assert same(first, again)
+        if not self.run.ended and self.run.status != "stalled":  # where `decide` spared itself the draft, rightly
+            limits_ = self.limits(left=dict(left), **limits)
+            assert same(first, draft_decision(self.run, self.plan, now_ms=self.now_ms, limits=limits_))
         assert state_hash(self.run) == before
         return first
 
