@@ -60,7 +60,7 @@ def ulid(time_ms: int, random80: int) -> str:
     return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -5, -5))
 
 
-def event_id(*parts: str | int, data: bytes | None = None) -> str:
+def event_id(*parts: str | int | None, data: bytes | None = None) -> str:
     """The deterministic id of a fact: a hash of what makes it unique.
 
     Args:
@@ -69,7 +69,7 @@ def event_id(*parts: str | int, data: bytes | None = None) -> str:
         data: For reports the canonical JSON of the content: without it two results at one place would share an id and
             the broker's deduplication would hide a lost write.
     """
-    whole = _parts.encode(parts)  # text and integers in a list: this is RFC 8785 already
+    whole = _parts.encode(parts)  # text, integers and null in a list: RFC 8785 already
     return blake2b_hex(whole if data is None else whole + data)
 
 

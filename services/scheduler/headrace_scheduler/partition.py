@@ -31,6 +31,7 @@ from headrace_scheduler import children, damage, messages, snapshots
 from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
 from headrace_scheduler.entries import Entry, InFlight, Shared, Stall
 from headrace_scheduler.orders import content_for, make_order
+from headrace_scheduler.pace import FOLD_US, FOLLOW_US, Pace
 from headrace_scheduler.records import Run
 from headrace_scheduler.state import created, evolve
 
@@ -70,6 +71,7 @@ class Partition:
         self._touched: dict[str, None] = {}
         self._timers: list[tuple[int, str]] = []
         self._folded = 0
+        self._pace = Pace(shared.clock)
         self._snapshot_seq = 0
         self._snapshot_at_s = shared.clock.monotonic_s()
 
@@ -148,6 +150,7 @@ class Partition:
 
     async def _fold(self, stored: Stored) -> None:
         """Fold one message of the partition; what cannot be read is parked and never stops the others."""
+        await self._pace.work(FOLD_US)
         self._folded += 1
         subject = subjects.parse_run_subject(stored.subject)
         if subject is None:
@@ -267,6 +270,7 @@ class Partition:
 
     async def follow(self, run_id: str) -> None:
         """Do what follows from a run's state: decide, start and stop children, publish missing orders, forget it."""
+        await self._pace.work(FOLLOW_US)
         self._touched.pop(run_id, None)
         entry = self.entries.get(run_id)
         if entry is None or not self.live:

@@ -3,6 +3,7 @@
 Pure. The fold in `state.py` is what changes it.
 """
 
+from copy import copy
 from typing import Final
 
 import msgspec
@@ -193,10 +194,10 @@ class Overlay(dict[str, Inst]):
         inst = self.get(path)
         if inst is None:
             below = None if path in self.dropped else self.base.get(path)
-            inst = Inst(path) if below is None else below.__copy__()
+            inst = Inst(path) if below is None else copy(below)
             if inst.fan is not None:
                 # Only results of this decision are written to the copy; `fan_results` reads through.
-                inst.fan = inst.fan.__copy__()
+                inst.fan = copy(inst.fan)
                 inst.fan.results = {}
             self.dropped.discard(path)
             self[path] = inst
@@ -210,7 +211,7 @@ class Overlay(dict[str, Inst]):
 
 def draft_of(run: Run) -> Run:
     """A run to try events on: changing it leaves `run` as it is."""
-    draft = run.__copy__()
+    draft = copy(run)
     draft.insts = Overlay(run.insts)
     draft.ready, draft.active, draft.reported = run.ready.copy(), run.active.copy(), run.reported.copy()
     draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
