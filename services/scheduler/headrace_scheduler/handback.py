@@ -204,7 +204,7 @@ class HandBack:
                 ended = False
             elif not self._suspects(partition, living, delivered):
                 continue
-            elif await self.read_to_end(partition):
+            elif await self.read_to_end(partition) and self._shared.may_decide(partition.part):
                 for entry, inst in self._suspects(partition, living, delivered):
                     await self._offer_again(partition, entry, inst, living)
             else:
