@@ -202,19 +202,6 @@ def test_every_exception_to_a_rule_has_a_code_and_a_reason() -> None:
     assert not bare
 
 
-def test_nothing_waits_without_a_deadline() -> None:
-    """A list of awaits that are never bounded, outside the adapters that bound them."""
-    banned = re.compile(r"timeout=None|timeout_s=None|await \w*queue\w*\.get\(\)|\bnc\.request\(|\.join\(\)\s*$")
-    found = [
-        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in PRODUCT
-        if "runtime" not in path.parts
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if banned.search(line)
-    ]
-    assert not found
-
-
 def test_no_tracked_file_names_a_registry_or_a_path_of_one_machine() -> None:
     """Set-up works wherever a configured index is, and nothing depends on where it was written."""
     hosts = ["pypi." + "org", "files.python" + "hosted.org", "registry.npm" + "js.org"]
