@@ -71,9 +71,9 @@ async def outcome(broker: Broker, command_id: str, *, within_s: float = 5) -> ev
     return found[0]
 
 
-async def put(broker: Broker, text: str, *, arm: bool = False) -> str:
+async def put(broker: Broker, text: str, *, arm: bool = False, catalogue: Any = None) -> str:
     """Register a pipeline (and nothing of its child files); gives its digest."""
-    bundle = load_text(text)
+    bundle = load_text(text, catalogue=catalogue)
     await blobs.put(broker, "default", subjects.DEFINITION_ROOT, bundle.data)
     data = {"pipeline": bundle.plan.pipeline, "digest": bundle.digest, "arm": arm}
     answer = await command(broker, "definition-put", data, command_id=f"put-{bundle.digest[:20]}-{arm}")
