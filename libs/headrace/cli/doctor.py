@@ -1,6 +1,7 @@
 """`headrace doctor`: what works here and what does not, each with its remedy. Changes nothing."""
 
 import asyncio
+import importlib.util
 import os
 import platform
 from collections.abc import AsyncIterator
@@ -159,4 +160,6 @@ def _model_keys() -> Finding:
     has_key = any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE"))
     base_url = os.environ.get("OPENAI_BASE_URL", "")
     openai = ("key given" if has_key else "no OPENAI_API_KEY") + (f", {base_url}" if base_url else "")
+    if importlib.util.find_spec("openai") is None:
+        openai += ", and the SDK is not installed (pip install 'headrace[openai]')"
     return Finding("models", "ok", f"echo and script need no key; openai: {openai}")

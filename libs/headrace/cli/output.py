@@ -16,7 +16,7 @@ from headrace.contracts.errors import DefinitionError, HeadraceError, RetryableE
 from headrace.contracts.failure import Failure
 
 HINTS: Final = {
-    "storage_full": "free space where the data directory or the broker keeps its streams, then ask again",
+    "storage_full": "free space on the disk and ask again: local mode reserves 3.5 GiB, of at most 3/4 of what is free",
     "in_use": "`headrace runs`, `watch` and `submit` work beside it",
     "unavailable": "`headrace doctor` says what is reachable",
     "unanswered": "`headrace services` shows whether a scheduler runs",

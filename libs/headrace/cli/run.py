@@ -33,6 +33,7 @@ UNFINISHED: Final = ("running", "paused", "blocked")
 """What the same command goes on with. A stalled run stays as it is, for somebody to look at."""
 LOOKED_AT_MAX: Final = 200
 """Newest unfinished runs of the pipeline that are compared."""
+OPENAI_NAMES: Final = ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL")
 FILE_LABEL: Final = "file"
 
 
@@ -140,7 +141,11 @@ class _Job:
             note(f"run {view.run}")
         if not self._attached:
             note(durability_text(durability))
-        if MODEL_DEFAULT in models_of(self._bundle.plan, self._inputs):
+        models = models_of(self._bundle.plan, self._inputs)
+        if not self._attached and not any(os.environ.get(name) for name in OPENAI_NAMES):
+            for model in sorted(model for model in models if model.startswith("openai/")):
+                note(f"model {model}: calls will fail, for none of {', '.join(OPENAI_NAMES)} is set")
+        if MODEL_DEFAULT in models:
             note(f"model {MODEL_DEFAULT}: answers with what it was asked; needs no key and no network")
 
     def say_detached(self) -> None:

@@ -96,7 +96,7 @@ async def test_the_openai_wire_carries_what_was_asked() -> None:
         assert header.lower() in head.lower()
     assert json.loads(body) == {
         "model": "m", "messages": [{"role": "user", "content": "hello there"}],
-        "max_completion_tokens": 7, "temperature": 0.5, "seed": 3,
+        "max_tokens": 7, "temperature": 0.5, "seed": 3,
     }  # fmt: skip
     assert (answer.usage.cached_tokens, answer.usage.reasoning_tokens, answer.request_id) == (
         1,
@@ -104,6 +104,17 @@ async def test_the_openai_wire_carries_what_was_asked() -> None:
         "chatcmpl-1",
     )
     assert answer.model == "openai/m-2026"
+
+
+async def test_a_server_of_ones_own_needs_an_address_and_no_key() -> None:
+    """Servers on one's own machine ask for none; none is made up for them."""
+    async with serving(always(response(completion()))) as wire:
+        providers = Providers(SystemClock(), environ={"OPENAI_BASE_URL": f"{wire.url}/v1"}, read_roots=())
+        assert providers.names == ("echo", "script", "openai")
+        answer = await providers.get("openai").generate(request(), deadline_s=5)
+        await providers.close()
+    assert answer.text == "hello there"
+    assert b"authorization" not in wire.requests[0].lower()
 
 
 async def test_input_40_lone_surrogates_in_an_answer_become_replacement_characters() -> None:

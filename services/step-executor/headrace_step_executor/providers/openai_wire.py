@@ -22,16 +22,24 @@ from headrace_step_executor.providers.protocol import (
 )
 from headrace_step_executor.retry_after import retry_after_ms
 
+UNUSED_KEY: Final = "none"
+"""The SDK insists on one; where there is none it is not sent."""
 MISSING: Final = "provider_missing"
 LATE: Final = "timeout"
 
 
 class OpenAIProvider:
-    """Calls one endpoint with one key. The connection pool is made at the first call and kept."""
+    """Calls one endpoint with one key. The connection pool is made at the first call and kept.
+
+    Args:
+        key: Asked for at the first call. Empty is right for a server of one's own that wants none.
+        base_url: Empty for the vendor's own.
+    """
 
     def __init__(self, clock: Clock, *, key: Callable[[], str], base_url: str = "") -> None:
         self._clock, self._key, self._base_url = clock, key, base_url
         self._client: Any = None
+        self._without_key: dict[str, Any] = {}
 
     async def generate(
         self, request: GenerateRequest, *, deadline_s: float, on_delta: OnDelta | None = None
@@ -42,7 +50,7 @@ class OpenAIProvider:
             async with asyncio.timeout(deadline_s):
                 # `with_raw_response` keeps the body as bytes, so a damaged one is told from a foreign
                 # exception.
-                raw = await client.chat.completions.with_raw_response.create(**_arguments(request))
+                raw = await client.chat.completions.with_raw_response.create(**self._arguments(request))
                 completion = raw.parse()
         except TimeoutError as error:
             raise provider_error(LATE, f"no complete answer within {deadline_s:.3f} s") from error
@@ -61,7 +69,7 @@ class OpenAIProvider:
     async def _connected(self, deadline_s: float) -> Any:
         if self._client is None:
             key = self._key()
-            if not key:
+            if not key and not self._base_url:
                 text = "the provider `openai` has no key: set OPENAI_API_KEY or OPENAI_API_KEY_FILE"
                 raise provider_error(MISSING, text)
             try:
@@ -81,7 +89,25 @@ class OpenAIProvider:
 
         # The attempt's own deadline bounds every call; the SDK's would cut long ones short.
         timeout_s = names.DURATION_MS_MAX / 1000
-        return openai.AsyncOpenAI(api_key=key, base_url=self._base_url or None, max_retries=0, timeout=timeout_s)
+        self._without_key = {} if key else {"Authorization": openai.Omit()}
+        return openai.AsyncOpenAI(
+            api_key=key or UNUSED_KEY, base_url=self._base_url or None, max_retries=0, timeout=timeout_s
+        )
+
+    def _arguments(self, request: GenerateRequest) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "model": request.model,
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "extra_headers": {"Idempotency-Key": request.key, "X-Attempt": str(request.attempt), **self._without_key},
+        }
+        if request.max_tokens is not None:
+            # The vendor has a new name for it; compatible servers know the old one, and some ignore the new.
+            arguments["max_tokens" if self._base_url else "max_completion_tokens"] = request.max_tokens
+        if request.temperature is not None:
+            arguments["temperature"] = request.temperature
+        if request.options:
+            arguments["extra_body"] = dict(request.options)
+        return arguments
 
     def _as_attempt_error(self, error: Exception) -> AttemptError:
         import openai
@@ -109,21 +135,6 @@ def _status_error(status: int, message: str, code: str, wait_ms: int) -> Attempt
         return provider_error("refused", message)
     named = _BY_STATUS.get(status) or ("unavailable" if status >= 500 else "invalid_request")
     return provider_error(named, message, retry_after_ms=wait_ms)
-
-
-def _arguments(request: GenerateRequest) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "model": request.model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-        "extra_headers": {"Idempotency-Key": request.key, "X-Attempt": str(request.attempt)},
-    }
-    if request.max_tokens is not None:
-        arguments["max_completion_tokens"] = request.max_tokens
-    if request.temperature is not None:
-        arguments["temperature"] = request.temperature
-    if request.options:
-        arguments["extra_body"] = dict(request.options)
-    return arguments
 
 
 def _response(completion: Any, request: GenerateRequest) -> GenerateResponse:

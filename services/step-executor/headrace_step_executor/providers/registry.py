@@ -28,8 +28,9 @@ class Providers:
             "script": ScriptProvider(clock, lambda name: scripts.read(name, bytes_max=SCRIPT_BYTES_MAX)),
             "openai": self._openai,
         }
-        has_key = bool(environ.get("OPENAI_API_KEY") or environ.get("OPENAI_API_KEY_FILE"))
-        self.names = ("echo", "script", *(("openai",) if has_key else ()))
+        named = ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL")
+        reachable = any(environ.get(name) for name in named)
+        self.names = ("echo", "script", *(("openai",) if reachable else ()))
         """Those that can answer: beats advertise them."""
 
     def get(self, name: str) -> Provider:
