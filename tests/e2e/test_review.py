@@ -24,7 +24,7 @@ async def answer(request: bytes) -> bytes:
 
 
 async def test_the_review_runs_unchanged_with_a_server_of_ones_own(tmp_path: Path) -> None:
-    """No key; a refused call is made again; files with findings come first, then the longest; what is cut off is said."""
+    """No key; a refused call is made again; files with findings come first, then the longest; a cut is said."""
     for name, count in (("a.py", 9), ("b.py", 1), ("c.py", 3), ("d.py", 50)):
         written(tmp_path, name, "x = 1\n" * count)
     async with serving(answer) as wire:

@@ -1,7 +1,6 @@
 """The executor put together from its parts: the same way in its own process, in local mode and in tests."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -19,6 +18,7 @@ from headrace_step_executor.providers.registry import Providers
 from headrace_step_executor.rendering import Rendering
 from headrace_step_executor.service import Parts, StepExecutor
 from headrace_step_executor.state import Catalogue
+from headrace_step_executor.threads import DaemonThreads
 from headrace_step_executor.tool_calls import ToolCalls
 from headrace_step_executor.tools.addresses import allow_list
 from headrace_step_executor.tools.call import ToolFunction
@@ -50,7 +50,7 @@ def build_executor(
 ) -> StepExecutor:
     """A step executor that is ready to be started."""
     around = around or Surroundings()
-    threads = ThreadPoolExecutor(config.threads, thread_name_prefix="executor")
+    threads = DaemonThreads(config.threads, name="executor")
     read_roots = tuple(path.absolute() for path in config.read_roots)
     providers = Providers(clock, environ=around.environ, read_roots=read_roots)
     for name, provider in around.providers.items():
