@@ -11,6 +11,7 @@ from headrace.contracts import names
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.errors import InputFileError
 from headrace.contracts.events import ToolSpec
+from headrace.pipeline import collector
 from headrace.pipeline.checked import Checked
 from headrace.pipeline.compile import check_document, children_of, plan_of
 from headrace.pipeline.definitions import Definition, child_references, file_key
@@ -56,7 +57,8 @@ def load_bundle(
         InputFileError: the file itself is missing, no regular file, or unreadable.
         RefusedDefinitionError: a DefinitionError with every problem of every file, at most 50.
     """
-    return _Bundler(Path(path), catalogue, pending).bundle()
+    with collector.paused():
+        return _Bundler(Path(path), catalogue, pending).bundle()
 
 
 def load_text(
@@ -68,7 +70,8 @@ def load_text(
 ) -> Bundle:
     """As `load_bundle`, for text that is no file; child files are looked for in the working directory."""
     bundler = _Bundler(Path(file), catalogue, pending)
-    return bundler.bundle(load_bytes(text.encode("utf-8", "surrogatepass"), file))
+    with collector.paused():
+        return bundler.bundle(load_bytes(text.encode("utf-8", "surrogatepass"), file))
 
 
 class _Bundler:

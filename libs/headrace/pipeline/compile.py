@@ -9,6 +9,7 @@ from typing import Any
 from headrace.contracts import names
 from headrace.contracts.errors import NotFoundError
 from headrace.contracts.events import ToolSpec, TriggerSpec
+from headrace.pipeline import collector
 from headrace.pipeline.checked import Checked
 from headrace.pipeline.definitions import Definition, child_files, decode_definition
 from headrace.pipeline.graph import check_graph
@@ -38,12 +39,13 @@ def compile_plan(
         DefinitionError: this release refuses the document.
         DataError: the bytes are no definition.
     """
-    whole = decode_definition(definition) if isinstance(definition, bytes) else definition
-    report = Report("definition", Positions())
-    checked = check_document(whole.main, report, catalogue, pending=pending)
-    if checked is None or report.found:
-        raise RefusedDefinitionError(report.found)
-    return plan_of(whole, checked)
+    with collector.paused():
+        whole = decode_definition(definition) if isinstance(definition, bytes) else definition
+        report = Report("definition", Positions())
+        checked = check_document(whole.main, report, catalogue, pending=pending)
+        if checked is None or report.found:
+            raise RefusedDefinitionError(report.found)
+        return plan_of(whole, checked)
 
 
 def plan_for(definition: bytes | Definition, digest: str) -> Plan:

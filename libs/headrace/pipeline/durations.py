@@ -1,6 +1,7 @@
 """Durations and instants as people write them."""
 
 import datetime
+import functools
 import re
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ _FRACTION = re.compile(r"(\d{1,12})\.(\d{1,6})s", re.ASCII)
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _ENDLESS: Final = {"inf", "infinite", "infinity", "never", "none", "forever", "unlimited", ".inf"}
 BOUNDS: Final = "1ms to 30d"
+_HINT: Final = f"write a number and ms, s, m, h or d, such as `10m` or `1h30m`, from {BOUNDS}"
 
 
 class DurationError(ExpressionError):
@@ -31,13 +33,22 @@ def parse_duration_ms(value: Any) -> int:
     Raises:
         DurationError: something else, or outside 1 ms to 30 d.
     """
-    if (isinstance(value, str) and value.strip().lower() in _ENDLESS) or value == float("inf"):
+    return _parsed_ms(value) if isinstance(value, str) else _refused(value)
+
+
+def _refused(value: Any) -> int:
+    if value == float("inf"):
         msg = f"{shown(value)}: infinite is not available"
         raise DurationError(msg, f"write a duration from {BOUNDS}")
-    hint = f"write a number and ms, s, m, h or d, such as `10m` or `1h30m`, from {BOUNDS}"
-    if not isinstance(value, str):
-        msg = f"expected a duration, got {shown(value)}"
-        raise DurationError(msg, hint)
+    msg = f"expected a duration, got {shown(value)}"
+    raise DurationError(msg, _HINT)
+
+
+@functools.lru_cache(maxsize=1024)  # a file says the same few durations again and again
+def _parsed_ms(value: str) -> int:
+    if value.strip().lower() in _ENDLESS:
+        msg = f"{shown(value)}: infinite is not available"
+        raise DurationError(msg, f"write a duration from {BOUNDS}")
     text = value.strip()
     fraction = _FRACTION.fullmatch(text)
     if fraction:
@@ -46,7 +57,7 @@ def parse_duration_ms(value: Any) -> int:
         total_ms = sum(int(number) * _UNITS_MS[unit] for number, unit in _PART.findall(text))
     else:
         msg = f"expected a duration, got {shown(value)}"
-        raise DurationError(msg, hint)
+        raise DurationError(msg, _HINT)
     if not names.DURATION_MS_MIN <= total_ms <= names.DURATION_MS_MAX:
         msg = f"a duration of {shown(value)} is outside the bounds"
         raise DurationError(msg, f"write one from {BOUNDS}")

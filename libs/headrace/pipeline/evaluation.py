@@ -14,7 +14,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline import cel_library, collecting, scanner
@@ -22,6 +22,7 @@ from headrace.pipeline.cel_library import COMPILED_ROOTS, LOOP_NAMES, RESERVED, 
 from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of, without_code
 from headrace.pipeline.functions import as_text, kind_of
 from headrace.pipeline.references import Reference, TooManyNodesError, analyse
+from headrace.pipeline.skeletons import filled, skeleton_of
 
 SOURCE_CHARS_MAX: Final = 16_384
 """500 nodes of generous names; text belongs in `vars` or around the expression."""
@@ -64,8 +65,7 @@ FileReader = Callable[[str], str]
 _Trie = dict[str, Any]
 
 
-@dataclass(slots=True, frozen=True)
-class _Binding:
+class _Binding(NamedTuple):
     """A dotted name, and the paths below it that are read (None: all of it)."""
 
     dotted: str
@@ -146,7 +146,7 @@ def _compiled(source: str) -> Expression:
 def constant_expression(value: Any) -> Expression:
     """The expression that is a JSON value written out, such as a literal `foreach` list."""
     source = as_text(value) if not isinstance(value, str) else as_text([value])[1:-1]
-    return _expression(source, _Program((), constant=(value,)), (), functions=set(), result_type="DYN")
+    return _expression(source, _Program((), constant=(value,)), (), functions=frozenset(), result_type="DYN")
 
 
 def _path_expression(source: str) -> Expression | None:
@@ -160,10 +160,61 @@ def _path_expression(source: str) -> Expression | None:
     reference = Reference(match[1], path, len(path))
     bindings = _bindings(source, [reference])
     rest = path[2:] if match[1] == "steps" else path
-    return _expression(source, _Program(bindings, path=rest), (reference,), functions=set(), result_type="DYN")
+    return _expression(source, _Program(bindings, path=rest), (reference,), functions=frozenset(), result_type="DYN")
 
 
 def _cel_expression(source: str) -> Expression:
+    skeleton, fields = skeleton_of(source)
+    kind = _kind_of(skeleton)
+    if kind is None:
+        kind, fields = _kind_or_refusal(source), ()
+    references = tuple(
+        Reference(root, filled(path, fields), optional_from, open_ended)
+        for root, path, optional_from, open_ended in kind.references
+    )
+    bindings = _bindings(source, references)
+    if "optional_type" in kind.result_type:
+        fault = Fault((), 0, "the result is an optional value", "end it with `.orValue(…)`")
+        raise RefusedExpressionError(source, (fault,))
+    if kind.asks_time:
+        bindings = (*bindings, _Binding(NOW, required=True, step="", key="", trie=None))
+    program = _Program(
+        bindings,
+        compiled=_Compiled(source, collects=kind.makes_list),
+        collects=kind.makes_list,
+        asks_time=kind.asks_time,
+    )
+    made = _expression(source, program, references, kind.functions, kind.result_type)
+    if kind.makes_list:
+        program.compiled.get()  # what is rewritten is compiled now, so that a fault shows at load
+    _check_constant(made)
+    return made
+
+
+@dataclass(slots=True, frozen=True)
+class _Kind:
+    """What compiling tells, the same for all expressions of a skeleton."""
+
+    references: tuple[Reference, ...]
+    functions: frozenset[str]
+    makes_list: bool
+    result_type: str
+
+    @property
+    def asks_time(self) -> bool:
+        return "now" in self.functions
+
+
+@functools.lru_cache(maxsize=4096)  # an entry takes 2 KB
+def _kind_of(skeleton: str) -> _Kind | None:
+    """None when it does not compile: the source itself then says where."""
+    try:
+        return _kind_or_refusal(skeleton)
+    except RefusedExpressionError:
+        return None
+
+
+def _kind_or_refusal(source: str) -> _Kind:
     compiled = _checked(source, source)
     try:
         analysis = analyse(compiled.serialize())
@@ -172,24 +223,28 @@ def _cel_expression(source: str) -> Expression:
         raise RefusedExpressionError(source, (Fault((), 0, text, "do it in steps, or in a tool"),)) from error
     # What is no root of ours names a type.
     references = tuple(found for found in analysis.references if found.root in COMPILED_ROOTS)
-    bindings = _bindings(source, references)
-    result_type = compiled.return_type().name()
-    if "optional_type" in result_type:
-        fault = Fault((), 0, "the result is an optional value", "end it with `.orValue(…)`")
-        raise RefusedExpressionError(source, (fault,))
-    if analysis.makes_list:
-        compiled = _checked(scanner.with_collected_lists(source), source)
-    asks_time = "now" in analysis.functions
-    if asks_time:
-        bindings = (*bindings, _Binding(NOW, required=True, step="", key="", trie=None))
-    program = _Program(bindings, compiled=compiled, collects=analysis.makes_list, asks_time=asks_time)
-    made = _expression(source, program, references, analysis.functions, result_type)
-    _check_constant(made)
-    return made
+    return _Kind(references, frozenset(analysis.functions), analysis.makes_list, compiled.return_type().name())
+
+
+class _Compiled:
+    """CEL's program of an expression whose skeleton is known to compile, made when it is first evaluated."""
+
+    __slots__ = ("_collects", "_program", "_source")
+
+    def __init__(self, source: str, *, collects: bool) -> None:
+        self._source, self._collects = source, collects
+        self._program: Any = None
+
+    def get(self) -> Any:
+        """The program. Raises `RefusedExpressionError`."""
+        if self._program is None:
+            source = scanner.with_collected_lists(self._source) if self._collects else self._source
+            self._program = _checked(source, self._source)
+        return self._program
 
 
 def _expression(
-    source: str, program: _Program, references: tuple[Reference, ...], functions: set[str], result_type: str
+    source: str, program: _Program, references: tuple[Reference, ...], functions: frozenset[str], result_type: str
 ) -> Expression:
     return Expression(
         source=source,
@@ -299,7 +354,7 @@ def evaluate(expression: Expression, values: Mapping[str, Any], *, files: FileRe
     if expression.uses_files or program.asks_time:
         return _evaluate_with_functions(expression, data, files, values.get(NOW))
     try:
-        return cel_library.plain(program.compiled.eval(data=data))
+        return cel_library.plain(program.compiled.get().eval(data=data))
     except ExpressionError as error:
         raise _placed(expression, error) from error
     except (RuntimeError, TypeError, SystemError) as error:
@@ -327,7 +382,7 @@ def _evaluate_with_functions(
     if now_ms is not None:
         functions.append(cel_library.now_function(_EPOCH + datetime.timedelta(milliseconds=now_ms)))
     try:
-        return cel_library.plain(expression.program.compiled.eval(data=data, functions=functions))
+        return cel_library.plain(expression.program.compiled.get().eval(data=data, functions=functions))
     except (ExpressionError, RuntimeError, TypeError, SystemError) as error:
         if failures:
             raise failures[0] from None  # the reader's own error has the code; CEL kept only its text

@@ -2,14 +2,25 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.cel_library import FUNCTION_NAMES, ROOTS
 
 _CEL_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*?)(?=\n \||\nERROR|\s*\[[A-Z_]+\]$|$)", re.DOTALL)
 _CEL_CODE = re.compile(r"^[A-Z_]+: |\s*\[[A-Z_]+\]$")
+
+
+_ECHO: Final = "<<nil>> parsetree"
+"""What the parser adds to a syntax error that it has already told."""
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "and": "&&", "or": "||", "not": "!", "=": "==", "len": "size", "length": "size", "count": "size", "any": "exists",
+    "average": "avg", "toLowerCase": "lower", "toUpperCase": "upper", "toString": "text", "parseInt": "int",
+    "concat": "join", "first": "[0]", "isEmpty": "size(…) == 0", "default": "orValue",
+}  # fmt: skip
+"""What other languages call it → what to write."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,6 +66,7 @@ def faults_of(message: str, source: str) -> tuple[Fault, ...]:
     faults = [
         _fault(source, _offset(source, int(line), int(column)), text.strip())
         for line, column, text in _CEL_ERROR.findall(message)
+        if not text.startswith(_ECHO)
     ]
     return tuple(faults) or (Fault((), 0, without_code(message)),)
 
@@ -81,11 +93,22 @@ def _fault(source: str, offset: int, text: str) -> Fault:
             return Fault((), place, f"`-{name}` is a subtraction here", 'write `steps["my-step"]` for ids with `-`')
         if name in FUNCTION_NAMES:
             return Fault((), place, f"`{name}` does not take these arguments")
-        near = difflib.get_close_matches(name, [*ROOTS, *FUNCTION_NAMES], n=1)
+        near = [_ELSEWHERE[name]] if name in _ELSEWHERE else []
+        near = near or difflib.get_close_matches(name, [*ROOTS, *FUNCTION_NAMES], n=1)
         hint = f"did you mean `{near[0]}`?" if near else "known are " + ", ".join(ROOTS)
         return Fault((), place, f"unknown name `{name}`", hint)
     if "found no matching overload" in text and "double" in text and re.search(r"\bu?int\b", text):
         return Fault((), offset, text, "integers and doubles don't mix: write `double(x)`")
-    if "Syntax error: " in text and " expecting " in text:
-        return Fault((), offset, text.split(" expecting ")[0].replace("'<EOF>'", "end of the expression"))
+    if "Syntax error: " in text:
+        word = _word_at(source, offset)
+        hint = f"write `{_ELSEWHERE[word]}`" if word in _ELSEWHERE else ""
+        return Fault((), offset, text.split(" expecting ")[0].replace("'<EOF>'", "end of the expression"), hint)
     return Fault((), offset, text)
+
+
+def _word_at(source: str, offset: int) -> str:
+    """The word of another language at a place or just before it; empty when there is none."""
+    for word in (re.match(r"\w+|=(?!=)", source[offset:]), re.search(r"(\w+)\s+$", source[:offset])):
+        if word is not None and word[0].strip() in _ELSEWHERE:
+            return word[0].strip()
+    return ""

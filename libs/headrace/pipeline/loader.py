@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,11 +146,8 @@ class _Open:
 
     made: Any
     is_map: bool
-    path: tuple[Step, ...]
     key: str | None = None
     """In a map: the key whose value comes next, None when a key comes next."""
-    key_path: tuple[Step, ...] = ()
-    seen: dict[str, Any] = field(default_factory=dict)
     is_key: bool = False
     """A map or list that stands where a key should: reported, read over, thrown away."""
 
@@ -275,25 +272,18 @@ class _Walk:
         if parent is not None and is_key:
             self.problem(event, "E1011", f"a key is text, this is {shown(made)}", "write a plain word")
             parent.key = ""
-            parent.key_path = (*parent.path, "")
-        path = self._next_path()
-        if not is_key:
-            self.positions.values[path] = event
-        self.open.append(_Open(made, is_map, path, is_key=is_key))
+        self.open.append(_Open(made, is_map, is_key=is_key))
 
     def _closed(self, _: Any) -> None:
         closed = self.open.pop()
         if not closed.is_key:
             self._value_done(closed.made)
 
-    def _next_path(self) -> tuple[Step, ...]:
-        if not self.open:
-            return ()
-        parent = self.open[-1]
-        return parent.key_path if parent.is_map else (*parent.path, len(parent.made))
-
     def _scalar(self, event: Any) -> None:
-        self._checked(event)
+        self.nodes += 1
+        if self.nodes > NODES_MAX or event.anchor is not None or event.tag is not None:
+            self.nodes -= 1
+            self._checked(event)
         value: str = event.value
         if len(value) * 4 > SCALAR_BYTES_MAX and len(value.encode("utf-8", "surrogatepass")) > SCALAR_BYTES_MAX:
             self.problem(event, "E1015", f"a scalar of more than {SCALAR_BYTES_MAX} bytes", "read it with `file()`")
@@ -345,7 +335,6 @@ class _Walk:
             if parent.is_map and parent.key is None:
                 self._key(parent, event, value, is_text=is_text)
                 return
-        self.positions.values[self._next_path()] = event
         self._value_done(value)
 
     def _key(self, parent: _Open, event: Any, value: Any, *, is_text: bool) -> None:
@@ -356,14 +345,20 @@ class _Walk:
             self.problem(event, "E1008", "merge keys are not allowed", "write the keys out")
         elif value is not None:
             key = value
-        if key in parent.seen and key:
-            first = parent.seen[key].start_mark
-            text, place = f"`{shown(key)[1:-1]}` is here for the second time", f"{first.line + 1}:{first.column + 1}"
-            self.problem(event, "E1010", text, f"the first is at {place}")
-        parent.seen.setdefault(key, event)
+        if key in parent.made and key:
+            self._repeated(event, key)
         parent.key = key
-        parent.key_path = (*parent.path, key)
-        self.positions.keys[parent.key_path] = event
+
+    def _repeated(self, event: Any, key: str) -> None:
+        path = (*(self._step(below) for below in self.open[:-1]), key)
+        first = self.positions.keys[path].start_mark if path in self.positions.keys else event.start_mark
+        text, place = f"`{shown(key)[1:-1]}` is here for the second time", f"{first.line + 1}:{first.column + 1}"
+        self.problem(event, "E1010", text, f"the first is at {place}")
+
+    @staticmethod
+    def _step(around: _Open) -> Step:
+        """Under which key or index the map or list inside stands."""
+        return (around.key or "") if around.is_map else len(around.made)
 
     def _value_done(self, value: Any) -> None:
         if not self.open:

@@ -1,7 +1,8 @@
 """Where the values of a document stand, down to a character inside a scalar."""
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import yaml
 
 Step = str | int
 Path = tuple[Step, ...]
@@ -22,13 +23,29 @@ def _place(event: Any) -> Place:
     return Place(mark.line + 1, mark.column + 1, mark.index, getattr(event, "style", None) or "")
 
 
-@dataclass(slots=True)
 class Positions:
-    """Path → the parser's event, of values and of the keys that hold them: places are made only for what is wrong."""
+    """Places in a text that has been loaded. They are looked for when the first is asked for: most files are sound."""
 
-    text: str = ""
-    values: dict[Path, Any] = field(default_factory=dict)
-    keys: dict[Path, Any] = field(default_factory=dict)
+    __slots__ = ("_index", "text")
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text
+        self._index: _Index | None = None
+
+    @property
+    def values(self) -> dict[Path, Any]:
+        """Path → the parser's event of a value."""
+        return self._looked_up().values
+
+    @property
+    def keys(self) -> dict[Path, Any]:
+        """Path → the parser's event of the key that holds a value, the first where there are two."""
+        return self._looked_up().keys
+
+    def _looked_up(self) -> "_Index":
+        if self._index is None:
+            self._index = _index(self.text)
+        return self._index
 
     def value(self, path: Path) -> Place:
         """Where a value stands, or the nearest thing around it."""
@@ -87,3 +104,54 @@ class Positions:
         if style == "'" and self.text[index : index + 2] == "''":
             return 2
         return 1
+
+
+class _Index(NamedTuple):
+    values: dict[Path, Any]
+    keys: dict[Path, Any]
+
+
+class _Frame:
+    """A map or list whose end has not come."""
+
+    __slots__ = ("count", "is_map", "key", "path")
+
+    def __init__(self, path: Path, *, is_map: bool) -> None:
+        self.path, self.is_map = path, is_map
+        self.key: Step | None = None
+        self.count = 0
+
+    def take(self) -> Path:
+        """The path of the value that comes next."""
+        if self.is_map:
+            assert self.key is not None
+            path, self.key = (*self.path, self.key), None
+            return path
+        self.count += 1
+        return (*self.path, self.count - 1)
+
+
+def _index(text: str) -> _Index:
+    """The places in a text; of one that is not YAML to the end, those before its end."""
+    index = _Index({}, {})
+    frames: list[_Frame] = []
+    starts = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+                frames.pop()
+            elif isinstance(event, (yaml.ScalarEvent, yaml.AliasEvent, *starts)):
+                top = frames[-1] if frames else None
+                if top is not None and top.is_map and top.key is None:
+                    top.key = str(getattr(event, "value", ""))
+                    index.keys.setdefault((*top.path, top.key), event)
+                    if isinstance(event, starts):
+                        frames.append(_Frame((*top.path, top.key), is_map=isinstance(event, starts[0])))
+                    continue
+                path = () if top is None else top.take()
+                index.values.setdefault(path, event)
+                if isinstance(event, starts):
+                    frames.append(_Frame(path, is_map=isinstance(event, starts[0])))
+    except yaml.YAMLError:
+        return index  # the loader has said what is wrong
+    return index

@@ -6,6 +6,7 @@ no second protobuf schema to keep. Field numbers are those of `cel/expr/syntax.p
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 class _Kind:
@@ -26,8 +27,7 @@ class TooManyNodesError(ValueError):
     """The expression is a program."""
 
 
-@dataclass(slots=True, frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """A variable and the fields that follow it: `steps`, (`list`, `output`, `paths`)."""
 
     root: str

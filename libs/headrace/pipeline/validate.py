@@ -115,6 +115,7 @@ _SIMPLE: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
 class _Shapes:
     def __init__(self, report: Report, pending: Mapping[str, str]) -> None:
         self.report, self.pending = report, pending
+        self.pending_keys = {tuple(entry.partition("=")[0].split(".", 1)) for entry in pending if "." in entry}
         self.checks: dict[str, Callable[[Any, Shape, Path], None]] = {
             **dict.fromkeys(("text", "name", "choice", "pattern", "pipeline"), self._text),
             **dict.fromkeys(("whole", "number"), self._number),
@@ -150,11 +151,10 @@ class _Shapes:
             if kind and row.kinds and kind not in row.kinds:
                 text = f"`{key}` does not go with `{kind}`"
                 self.report.key((*path, key), "E1110", text, f"it goes with {_listed(row.kinds, 'and')}")
-            self._beside(row, value, (*path, key))
-            if f"{where}.{key}" in self.pending:
-                self._pending((*path, key), f"`{key}`", f"{where}.{key}")
-            elif isinstance(inner, str) and f"{where}.{key}={inner}" in self.pending:
-                self._pending((*path, key), f"`{key}: {inner}`", f"{where}.{key}={inner}")
+            if row.needs or row.excludes:
+                self._beside(row, value, (*path, key))
+            if (where, key) in self.pending_keys:
+                self._check_pending(f"{where}.{key}", inner, (*path, key))
             self.shape(inner, row.shape, (*path, key))
         for row in known.values():
             if row.required and row.key not in value:
@@ -177,6 +177,12 @@ class _Shapes:
             if other in value:
                 text = f"`{row.key}` and `{other}` exclude each other"
                 self.report.key(path, "E1114", text, "put one of them on a group around the other")
+
+    def _check_pending(self, entry: str, value: Any, path: Path) -> None:
+        if entry in self.pending:
+            self._pending(path, f"`{path[-1]}`", entry)
+        elif isinstance(value, str) and f"{entry}={value}" in self.pending:
+            self._pending(path, f"`{path[-1]}: {value}`", f"{entry}={value}")
 
     def _pending(self, path: Path, what: str, entry: str) -> None:
         text = f"{what} cannot be executed by this release yet"
