@@ -174,7 +174,7 @@ def _cel_expression(source: str) -> Expression:
     )
     bindings = _bindings(source, references)
     if "optional_type" in kind.result_type:
-        fault = Fault((), 0, "the result is an optional value", "end it with `.orValue(…)`")
+        fault = Fault((), _start(source), "the result is an optional value", "end it with `.orValue(…)`")
         raise RefusedExpressionError(source, (fault,))
     if kind.asks_time:
         bindings = (*bindings, _Binding(NOW, required=True, step="", key="", trie=None))
@@ -220,7 +220,8 @@ def _kind_or_refusal(source: str) -> _Kind:
         analysis = analyse(compiled.serialize())
     except TooManyNodesError as error:
         text = f"the expression is too large: {error}"
-        raise RefusedExpressionError(source, (Fault((), 0, text, "do it in steps, or in a tool"),)) from error
+        fault = Fault((), _start(source), text, "do it in steps, or in a tool")
+        raise RefusedExpressionError(source, (fault,)) from error
     # What is no root of ours names a type.
     references = tuple(found for found in analysis.references if found.root in COMPILED_ROOTS)
     return _Kind(references, frozenset(analysis.functions), analysis.makes_list, compiled.return_type().name())
@@ -265,7 +266,12 @@ def _check_constant(expression: Expression) -> None:
         evaluate(expression, {})
     except ExpressionError as error:
         text = f"this never has a value: {str(error).removeprefix(f'{_short(expression)}: ')}"
-        raise RefusedExpressionError(expression.source, (Fault((), 0, text),)) from error
+        raise RefusedExpressionError(expression.source, (Fault((), _start(expression.source), text),)) from error
+
+
+def _start(source: str) -> int:
+    """Where an expression begins, blanks left out."""
+    return len(source) - len(source.lstrip())
 
 
 def _checked(source: str, shown: str) -> Any:

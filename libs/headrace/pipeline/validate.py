@@ -351,6 +351,9 @@ class _Shapes:
         for index, model in enumerate(value):
             self.shape(model, Shape("text", 1, MODEL_CHARS_MAX, templated=shape.templated), (*path, index))
 
+    def _key_expression(self, path: Path) -> None:
+        self.report.key(path, "E1302", "no expression is evaluated in a key", "write the key out")
+
     def _tree(self, value: Any, path: Path) -> None:
         """A value with expressions anywhere inside: these are looked at later, here only what they cannot show."""
         match value:
@@ -359,9 +362,7 @@ class _Shapes:
             case dict():
                 for key, inner in value.items():
                     if scanner.OPEN in key:
-                        self.report.key(
-                            (*path, key), "E1302", "no expression is evaluated in a key", "write the key out"
-                        )
+                        self._key_expression((*path, key))
                     self._tree(inner, (*path, key))
             case list():
                 for index, inner in enumerate(value):
@@ -407,6 +408,8 @@ class _Shapes:
         for key, inner in value.items():
             if not shape.free_keys:
                 self.name(key, (*path, key), in_value=False)
+            elif scanner.OPEN in key:
+                self._key_expression((*path, key))
             self.shape(inner, shape.item, (*path, key))
 
     def _count(self, count: int, what: object, shape: Shape, path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.benchmarks.definitions import definition
 from headrace.contracts import names
 from headrace.contracts.errors import DefinitionError
 from headrace.pipeline.bundle import load_text
-from headrace.pipeline.problems import CODES, RefusedDefinitionError
+from headrace.pipeline.problems import CODES, RefusedDefinitionError, shown
 
 HEAD = "pipeline: p\nsteps:\n"
 DURATION = "write a number and ms, s, m, h or d, such as `10m` or `1h30m`, from 1ms to 30d"
@@ -283,6 +283,69 @@ def test_input_23_a_problem_lies_inside_the_scalar() -> None:
         f"8:11: E1301 unknown name `nope`; known are {KNOWN}",
         "11:14: E1205 no input `x`",
     ]
+
+
+def test_input_21_a_while_needs_its_bound() -> None:
+    """There is no loop without an end."""
+    (problem,) = refused(HEAD + "  a: {tool: x, until: 'false'}\n")[:1]
+    assert problem == "3:16: E1111 `until` needs `max_iterations` beside it"
+
+
+def test_input_22_steps_nest_ten_deep() -> None:
+    """One more is refused, with the number."""
+
+    def nested(depth: int) -> str:
+        body = "{tool: x}"
+        for level in range(depth - 1):
+            body = f"{{steps: {{s{level}: {body}}}}}"
+        return f"{HEAD}  top: {body}\n"
+
+    assert load_text(nested(10), pending={}).plan.nodes[-1].path.count("/") == 9
+    with pytest.raises(RefusedDefinitionError, match="E1211 steps nested deeper than 10"):
+        load_text(nested(11), pending={})
+
+
+def test_input_30_a_budget_is_a_number_with_a_known_unit() -> None:
+    """Less than nothing, no number, and units that nobody knows."""
+    budgets = ["{usd: -5}", "{usd: .nan}", "{tokens: 5X}", "{tokens: -1}", "{eur: 5}"]
+    expected = [
+        "1:33: E1104 -5 is outside the bounds; 0 to 1e+06 are allowed",
+        "1:33: E1017 .nan is not a finite number; quote it if it is text",
+        '1:36: E1102 expected a count, got "5X"; write a whole number, or one with k, M or G, such as `500k`',
+        "1:36: E1104 -1 is outside the bounds; 1 to 1e+12 are allowed",
+        "1:28: E1101 unknown key `eur`; known are usd, tokens, on_exceed",
+    ]
+    for budget, wanted in zip(budgets, expected, strict=True):
+        with pytest.raises(RefusedDefinitionError) as caught:
+            load_text(f"limits: {{         budget: {budget}}}\npipeline: p\nsteps: {{a: {{tool: x}}}}\n", pending={})
+        found = [str(problem).removeprefix("pipeline.yaml:") for problem in caught.value.found]
+        assert wanted in found
+
+
+def test_input_32_a_credential_is_refused_and_never_shown() -> None:
+    """Wherever it stands, also where something else is wrong with the value."""
+    key = "sk-" + "A1b2" * 8
+    places = [
+        f"  a: {{tool: x, with: {{deep: [{{k: 'Bearer {key}'}}]}}}}\n",
+        f"  a: {{llm: {{prompt: '${{{{ inputs.x }}}} {key}'}}}}\n",
+        f"  a: {{tool: '{key}'}}\n",
+        f"  a: {{tool: x, timeout: '{key}'}}\n",
+        f"  a: {{tool: x, labels: {{a: '{key}'}}}}\n",
+        f"  a: {{transform: {{from: x, select: '{key}'}}}}\n",
+    ]
+    for place in places:
+        problems = refused(HEAD + place)
+        assert any("E1115 this looks like a credential; use `secrets.<NAME>`" in problem for problem in problems)
+        assert key not in "".join(problems)
+    assert shown(key) == '"…"'
+
+
+def test_input_20_steps_are_counted_with_those_inside() -> None:
+    """A file of few groups may hold too many steps."""
+    inner = ", ".join(f"s{index}: {{tool: x}}" for index in range(2600))
+    groups = "".join(f"  g{number}: {{steps: {{{inner}}}}}\n" for number in range(4))
+    with pytest.raises(RefusedDefinitionError, match="E1104 10404 steps, those inside of steps included"):
+        load_text(HEAD + groups, pending={})
 
 
 def test_input_20_too_many_steps() -> None:
