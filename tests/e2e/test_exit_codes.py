@@ -160,14 +160,14 @@ def test_input_57_no_broker_is_69_with_the_attempts(tmp_path: Path) -> None:
     assert "127.0.0.1:9" in done.stdout
 
 
-@pytest.mark.slow
 def test_input_57_no_broker_is_69_after_30_s(tmp_path: Path) -> None:
-    """The attempts are shown."""
+    """The attempts are shown: how many, from when to when, and what came of them."""
     began_s = time.monotonic()
     done = headrace(tmp_path, "runs", HEADRACE_NATS_URL=NOBODY)
     assert done.returncode == 69
-    assert 25 < time.monotonic() - began_s < 45
-    assert "127.0.0.1:9" in done.stderr
+    assert 29 < time.monotonic() - began_s < 60
+    assert "127.0.0.1:9: no connection within 30 s" in done.stderr
+    assert re.search(r"s to \d+\.\d s, \d+ attempts: .*refused", done.stderr), done.stderr
 
 
 def test_input_57_a_stream_of_another_configuration_is_78(nats_server: NatsServer, tmp_path: Path) -> None:

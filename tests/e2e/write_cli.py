@@ -31,7 +31,7 @@ one line, `error: code: message`, and a hint; problems of a pipeline file are `f
 | 69 | the broker or a service is not reachable |
 | 70 | a mistake of ours |
 | 75 | try again later, e.g. another process uses the data directory |
-| 77 | credentials or permissions do not allow it |
+| 77 | credentials or permissions do not allow it; a run that named a path outside its workspace and read roots |
 | 78 | the configuration is wrong, or the broker has streams of another one |
 | 130 | detached by Ctrl-C: the run stays, and the run's id was printed |
 | 141 | nobody reads the output any more |

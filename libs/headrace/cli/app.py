@@ -44,7 +44,8 @@ NatsServer = Annotated[
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A pipeline file.")]
+"""Not checked where it is parsed: a file that cannot be read is no wrong usage."""
 
 
 class _Ended(Exception):  # an exit code on its way out, not an error
@@ -113,7 +114,9 @@ def up(
 
 
 @app.command()
-def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], as_json: Json = False) -> None:
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", readable=False)], as_json: Json = False
+) -> None:
     """Check pipeline files: every problem with its place. Runs nothing, connects to nothing."""
     from headrace.cli.check import validate_command
 

@@ -18,6 +18,8 @@ DURABILITY: Final = {
     "D2": "D2: every event is on three disks before it counts",
 }
 EXITS: Final[Mapping[str, int]] = {"completed": names.EXIT_OK}
+DENIED: Final = frozenset({"path_denied"})
+"""Failures of a run that mean that it asked for what it may not have: exit 77, as for any other denial."""
 
 
 def durability_text(durability: str) -> str:
@@ -48,6 +50,8 @@ async def report_result(client: Client, view: RunView, *, workspace: Path | None
     outputs = None if view.outputs is None else await client.value(view.outputs)
     files = [str(workspace / kept.path) if workspace else kept.path for kept in view.artifacts]
     code = EXITS.get(view.status, names.EXIT_RUN_FAILED)
+    if view.status == "failed" and view.failure is not None and view.failure.code in DENIED:
+        code = names.EXIT_DENIED
     if as_json:
         emit(result_json(view, outputs, files))
         return code

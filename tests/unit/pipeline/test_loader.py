@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from headrace.pipeline.problems import PROBLEMS_MAX, RefusedDefinitionError
 
 PLAIN = "write the plain value"
 ANCHOR = "write the value out; constants belong in `vars`"
-ALIAS_BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+ALIAS_BOMB = "\n".join(
+    ["a: &a [" + ",".join(['"lol"'] * 9) + "]"]
+    + [f"{after}: &{after} [{','.join([f'*{before}'] * 9)}]" for before, after in pairwise("abcdefghi")]
+)
+"""341 bytes that would become 3.4 GB."""
 MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 26))
 
 
@@ -151,40 +156,48 @@ def test_input_01_to_14_are_refused(row: str, what: str, data: bytes | str, expe
     assert not Path("hacked").exists()
 
 
-@pytest.mark.parametrize(("row", "bomb"), [("06", ALIAS_BOMB), ("07", MERGE_BOMB)])
-def test_input_06_07_bombs_are_refused_at_their_first_anchor(row: str, bomb: str) -> None:
+@pytest.mark.parametrize(("row", "bomb", "first"), [("06", ALIAS_BOMB, "1:4 a"), ("07", MERGE_BOMB, "1:5 a0")])
+def test_input_06_07_bombs_are_refused_at_their_first_anchor(row: str, bomb: str, first: str) -> None:
     """What they would expand to is never built; problems stop at 50."""
+    place, _, name = first.partition(" ")
     problems = refused(bomb)
-    assert problems[0] == f"1:5: E1007 anchors are not allowed (`&a0`); {ANCHOR}"
+    assert problems[0] == f"{place}: E1007 anchors are not allowed (`&{name}`); {ANCHOR}"
     assert len(problems) <= PROBLEMS_MAX
 
 
+def test_input_06_07_the_bombs_are_those_of_the_table() -> None:
+    """341 bytes, and 26 lines."""
+    assert len(ALIAS_BOMB) == 341
+    assert len(MERGE_BOMB.splitlines()) == 26
+
+
 def test_input_06_to_10_cost_little_time_and_memory() -> None:
-    """In a process of its own: 50 ms a bomb (ten times that here, for slow machines), 5 MB in all, alive after."""
+    """In a process of its own: 50 ms of CPU and 5 MB each, and it is alive after all of them."""
     code = f"""
 import resource, time
 from headrace.pipeline.loader import load_bytes
 from headrace.pipeline.problems import RefusedDefinitionError
-try:
-    load_bytes(b"a: &a 1", "warm.yaml")
-except RefusedDefinitionError:
-    pass
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-slowest = 0.0
-for bomb in ({ALIAS_BOMB!r}, {MERGE_BOMB!r}, "a: &a [*a]", "[" * 100_000, "{{" * 100_000, "- " * 100_000):
-    began = time.perf_counter()
-    try:
-        load_bytes(bomb.encode(), "bomb.yaml")
-    except RefusedDefinitionError:
-        slowest = max(slowest, time.perf_counter() - began)
-    else:
-        raise SystemExit("accepted")
-print(slowest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+def grown(bomb):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    best = 9.0
+    for _ in range(3):  # the least of three: caches of a machine that others use, too
+        began = time.process_time()
+        try:
+            load_bytes(bomb.encode(), "bomb.yaml")
+        except RefusedDefinitionError:
+            best = min(best, time.process_time() - began)
+        else:
+            raise SystemExit("accepted")
+    return best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+grown("a: &a 1")
+bombs = ({ALIAS_BOMB!r}, {MERGE_BOMB!r}, "a: &a [*a]", "[" * 100_000, "{{" * 100_000, "- " * 100_000)
+for bomb in bombs:
+    print(*grown(bomb))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    slowest_s, grown_kb = done.stdout.split()
-    assert float(slowest_s) < 0.5, done.stdout
-    assert int(grown_kb) < 5 * 1024, done.stdout
+    costs = [line.split() for line in done.stdout.splitlines()]
+    assert len(costs) == 6
+    assert all(float(spent_s) < 0.05 and int(grown_kb) <= 5 * 1024 for spent_s, grown_kb in costs), done.stdout
 
 
 def test_input_10_a_large_file_is_refused_by_its_size() -> None:
@@ -271,27 +284,6 @@ def test_input_02_what_is_no_readable_file_is_named_with_the_reason(tmp_path: Pa
         assert caught.value.exit_code == names.EXIT_NO_INPUT
     with pytest.raises(InputFileError, match="null byte"):
         load_file("a\0b")
-
-
-def test_input_02_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    """The reason is the system's. Root reads everything, so the process gives its rights up first."""
-    path = tmp_path / "secret.yaml"
-    path.write_text("a: 1")
-    path.chmod(0)
-    code = f"""
-import os
-if os.geteuid() == 0:
-    os.setgroups([]); os.setgid(65534); os.setuid(65534)
-try:
-    os.close(os.open({str(path)!r}, os.O_RDONLY))
-except OSError as error:
-    print(error.strerror)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.strip() == "Permission denied"
-    if os.geteuid() != 0:
-        with pytest.raises(InputFileError, match="Permission denied"):
-            load_file(path)
 
 
 # --- positions ---
