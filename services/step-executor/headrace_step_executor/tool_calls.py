@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -22,6 +23,8 @@ from headrace_step_executor.tools.call import Stop, ToolCall, ToolFunction, refu
 log = logging.getLogger("headrace.executor")
 
 MESSAGE_CHARS_MAX: Final = 500
+CODE_RE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""What people list under `retry.on`; a responder may be anything."""
 HERE_BYTES_MAX: Final = 256 * 1024
 """Results up to this size are looked through on the event loop, in about 5 ms at worst."""
 
@@ -168,6 +171,9 @@ class ToolCalls:
         reply = codec.decode_as(Reply, answer)
         if reply.error is not None:
             failed = reply.error
+            if not CODE_RE.fullmatch(failed.code):
+                msg = "tool_crashed"
+                raise try_later(msg, f"{tool.spec.tool}: an error with the code {failed.code[:80]!r}: {failed.message}")
             raise AttemptError(
                 failed.code, failed.message, retryable=failed.retryable, retry_after_ms=failed.retry_after_ms
             )

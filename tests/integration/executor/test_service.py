@@ -445,6 +445,9 @@ async def test_otp_s2_calls_go_on_from_the_folded_catalogue(connect_broker: Conn
 
         async def answer(message: BusMessage) -> None:
             asked = codec.decode_as(Request, message.body)
+            if codec.plain(asked.data).get("odd"):
+                await message.respond(codec.encode(Reply(error=Failure(code="E" * 400_000, message="m" * 400_000))))
+                return
             if codec.plain(asked.data).get("fail"):
                 await message.respond(codec.encode(Reply(error=Failure(code="mine", message="m", retryable=True))))
                 return
@@ -456,6 +459,8 @@ async def test_otp_s2_calls_go_on_from_the_folded_catalogue(connect_broker: Conn
         await register(rig, msgspec.structs.replace(spec, tool="gone", endpoint="nats:test.nobody"))
         assert await rig.output(run="a", tool="far", input={"x": 1}) == {"x": 1}
         assert (await rig.failure(run="b", tool="far", input={"fail": True})).code == "mine"
+        odd = await rig.failure(run="e", tool="far", input={"odd": True})
+        assert (odd.code, len(odd.message) < 3_000) == ("tool_crashed", True), "a report stays small, and a code a code"
         assert (await rig.failure(run="c", tool="gone", input={})).code == "tool_unavailable"
         disabled = events.ToolDisabled(
             specversion="1.0", id="off", source="s", time="t", schemaver=1, tenant="default",
