@@ -24,7 +24,8 @@ Three implementations are held to one suite (`tests/conformance`): JetStream, th
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 
@@ -42,8 +43,10 @@ class Appended(NamedTuple):
     duplicate: bool
 
 
-@dataclass(slots=True, frozen=True)
-class Stored:
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class Stored(NamedTuple):
     """A stored message. `time_ms` is the broker's timestamp."""
 
     stream: str
@@ -51,7 +54,9 @@ class Stored:
     subject: str
     body: bytes
     time_ms: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NO_HEADERS
+    header_bytes: int = 0
+    """What the headers take, line ends included: known without parsing them."""
 
 
 class Position(NamedTuple):

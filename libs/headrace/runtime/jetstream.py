@@ -235,7 +235,7 @@ class JetStreamBroker:
         raw = base64.b64decode(reply.hdrs)
         headers = wire.RawHeaders(raw) if raw else wire.NO_HEADERS
         body = base64.b64decode(reply.data)
-        return Stored(stream, reply.seq, reply.subject, body, wire.time_ms(reply.time), headers)
+        return Stored(stream, reply.seq, reply.subject, body, wire.time_ms(reply.time), headers, len(raw))
 
 
 async def connect(

@@ -159,7 +159,7 @@ class JetStreamConsumer:
             self.tell(reply.decode(), b"-NAK")  # a request that was given up has been answered after all
             return
         fields = wire.RawHeaders(headers) if headers else wire.NO_HEADERS
-        stored = Stored(self._stream, info.stream_seq, subject.decode(), data, info.time_ms, fields)
+        stored = Stored(self._stream, info.stream_seq, subject.decode(), data, info.time_ms, fields, len(headers))
         self._unended += 1
         self._buffer.append(JetStreamDelivery(self, reply.decode(), stored, info.deliveries))
         self._wake()

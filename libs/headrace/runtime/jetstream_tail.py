@@ -286,7 +286,7 @@ class JetStreamTail:
             self._pass_over(info.pending)
             return
         fields = wire.RawHeaders(headers) if headers else wire.NO_HEADERS
-        stored = Stored(self._stream, info.stream_seq, subject.decode(), data, info.time_ms, fields)
+        stored = Stored(self._stream, info.stream_seq, subject.decode(), data, info.time_ms, fields, len(headers))
         self._buffer.append((stored, info.pending))
         self._wake()
         assert self._puller is not None

@@ -160,7 +160,9 @@ class MemoryStream:
         size = _size(subject, body, headers)
         self._check_room(subject, size)
         self.last_seq += 1
-        self.messages[self.last_seq] = Stored(self.spec.name, self.last_seq, subject, body, now_ms, headers)
+        self.messages[self.last_seq] = Stored(
+            self.spec.name, self.last_seq, subject, body, now_ms, headers, _header_bytes(headers)
+        )
         self.index.add(subject, self.last_seq)
         self._bytes += size
         if msg_id:
@@ -371,7 +373,10 @@ class MemoryQueue:
 
 def _size(subject: str, body: bytes, headers: Mapping[str, str]) -> int:
     size = RECORD_BYTES + len(subject) + len(body)
-    if headers:
-        fields = sum(len(name) + len(value) + 4 for name, value in headers.items())
-        size += HEADER_RECORD_BYTES + len("NATS/1.0\r\n\r\n") + fields
-    return size
+    return size + HEADER_RECORD_BYTES + _header_bytes(headers) if headers else size
+
+
+def _header_bytes(headers: Mapping[str, str]) -> int:
+    if not headers:
+        return 0
+    return len("NATS/1.0\r\n\r\n") + sum(len(name) + len(value) + 4 for name, value in headers.items())

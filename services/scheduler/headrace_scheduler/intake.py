@@ -356,9 +356,8 @@ def check_headers(stored: Stored) -> None:
     Raises:
         MalformedMessageError: they take more than HEADER_BYTES_MAX.
     """
-    size = sum(len(name) + len(value) + 4 for name, value in stored.headers.items())
-    if size > names.HEADER_BYTES_MAX:
-        message = f"{size} bytes of headers; at most {names.HEADER_BYTES_MAX} are read"
+    if stored.header_bytes > names.HEADER_BYTES_MAX:
+        message = f"{stored.header_bytes} bytes of headers; at most {names.HEADER_BYTES_MAX} are read"
         raise MalformedMessageError(message)
 
 

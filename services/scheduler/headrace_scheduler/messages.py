@@ -1,6 +1,7 @@
 """The stored messages that a scheduler writes, with their envelopes and deterministic ids. Pure."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,8 +17,7 @@ DECIDED = "io.headrace.run.decided.v1"
 ORDERED = "io.headrace.step.ordered.v1"
 
 
-@dataclass(slots=True, frozen=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message ready to be appended."""
 
     subject: str

@@ -33,7 +33,7 @@ class BrokerTime:
 
     def now_ms(self) -> int:
         """Broker time, or a little earlier; the clock's own until anything was seen."""
-        offsets = [offset for offset in (self._current_ms, self._before_ms) if offset is not None]
-        if not offsets:
-            return self._clock.now_ms()
-        return int(self._clock.monotonic_s() * 1000 + max(offsets))
+        offset_ms, before_ms = self._current_ms, self._before_ms
+        if offset_ms is None or (before_ms is not None and before_ms > offset_ms):
+            offset_ms = before_ms
+        return self._clock.now_ms() if offset_ms is None else int(self._clock.monotonic_s() * 1000 + offset_ms)

@@ -5,7 +5,7 @@ Pure: no clock, no random source, no IO.
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -23,8 +23,7 @@ from headrace_step_executor.state import AttemptKey, EndedRuns, Hands, Revoked
 SERVICE: Final = "step-executor"
 
 
-@dataclass(slots=True, frozen=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, kw_only=True):
     """An order as it came."""
 
     order: ev.Order
@@ -54,8 +53,7 @@ class Admission(Enum):
     """Acknowledge it without running it: it is over for the engine."""
 
 
-@dataclass(slots=True, frozen=True)
-class Situation:
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What this process knows at the moment an order is received."""
 
     now_ms: int
@@ -127,8 +125,7 @@ def admit(received: Received, now: Situation) -> Admission:
 # --- reports ------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, frozen=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message ready to be appended."""
 
     subject: str

@@ -223,7 +223,7 @@ class StepExecutor:
                 stream=stored.stream,
                 deliveries=delivery.deliveries,
             )
-            if sum(len(name) + len(value) for name, value in stored.headers.items()) > names.HEADER_BYTES_MAX:
+            if stored.header_bytes > names.HEADER_BYTES_MAX:
                 message = f"more than {names.HEADER_BYTES_MAX} bytes of headers"
                 raise MalformedMessageError(message)
         except NewerSchemaError as error:

@@ -83,25 +83,38 @@ class ToolCalls:
         Raises:
             AttemptError: the tool's own, or `tool_timeout`, `tool_crashed`, `too_large`.
         """
-        spec = tool.spec
-        limit_s = min(left_s, spec.timeout_ms / 1000)
-        stop = Stop()
+        spec, stop = tool.spec, Stop()
+        limit_s = spec.timeout_ms / 1000
         try:
-            # The attempt's own deadline ends a call that may take as long as that.
-            async with asyncio.timeout(limit_s if limit_s < left_s else None) as limit:
-                if spec.endpoint.startswith(subjects.RESPONDER):
-                    result: Any = await self._ask(tool, received, limit_s)
-                else:
-                    result = await self._run(tool, received, workspace, left_s=limit_s, stop=stop)
+            if limit_s >= left_s:  # the attempt's own deadline ends it
+                result = await self._answer(tool, received, workspace, left_s, stop)
+            else:
+                result = await self._answer_within(tool, received, workspace, limit_s, stop)
         except TimeoutError as error:
-            if not limit.expired():
-                msg = "tool_crashed"
-                raise try_later(msg, f"{spec.tool}: TimeoutError: {error}") from error
-            msg = "tool_timeout"
-            raise try_later(msg, f"{spec.tool}: no result within {limit_s:.3f} s") from error
+            msg = "tool_crashed"
+            raise try_later(msg, f"{spec.tool}: TimeoutError: {error}") from error
         finally:
             stop.set()
         return await self._encoded(spec, result)
+
+    async def _answer_within(
+        self, tool: PreparedTool, received: Received, workspace: Workspace, limit_s: float, stop: Stop
+    ) -> Any:
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                return await self._answer(tool, received, workspace, limit_s, stop)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            msg = "tool_timeout"
+            raise try_later(msg, f"{tool.spec.tool}: no result within {limit_s:.3f} s") from error
+
+    async def _answer(
+        self, tool: PreparedTool, received: Received, workspace: Workspace, limit_s: float, stop: Stop
+    ) -> Any:
+        if tool.spec.endpoint.startswith(subjects.RESPONDER):
+            return await self._ask(tool, received, limit_s)
+        return await self._run(tool, received, workspace, left_s=limit_s, stop=stop)
 
     async def _encoded(self, spec: events.ToolSpec, result: Any) -> bytes:
         """The result's JSON bytes: sized before they are looked through, a large one in a thread."""
