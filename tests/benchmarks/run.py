@@ -21,7 +21,7 @@ from tests.chaos.cluster import RUNS, Cluster, once_each
 REPETITIONS = 3
 CHAIN_STEPS, RUNS_AT_ONCE, SHORT_STEPS = 100, 1_000, 5
 DISK_RUNS = 4_000
-"""48,000 messages: six blocks of the stream. Of fewer, the block being written, which is not compressed yet, is most."""
+"""48,000 messages are six blocks of the stream: of fewer, the block being written, not compressed yet, is most."""
 
 
 def chain(steps: int) -> str:
@@ -47,7 +47,7 @@ async def floor(runs: int, steps: int) -> float:
 
 
 async def engine(runs: int, steps: int) -> tuple[float, float]:
-    """Seconds, and bytes a step on disk (with compression, and what the stream's index takes), with one scheduler and one executor as processes of their own."""
+    """Seconds, and bytes a step on disk, the index included, with a process for the scheduler and one for the executor."""
     with tempfile.TemporaryDirectory() as folder:
         async with Cluster(Path(folder)) as cluster:
             cluster.spawn("scheduler")
