@@ -47,7 +47,7 @@ async def floor(runs: int, steps: int) -> float:
 
 
 async def engine(runs: int, steps: int) -> tuple[float, float]:
-    """Seconds, and bytes a step on disk, the index included, with a process for the scheduler and one for the executor."""
+    """Seconds, and bytes a step on disk, the index included; scheduler and executor are processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
         async with Cluster(Path(folder)) as cluster:
             cluster.spawn("scheduler")
