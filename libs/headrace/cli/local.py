@@ -9,7 +9,7 @@ from typing import Final
 
 from headrace.cli.connection import cli_settings
 from headrace.cli.interrupt import run_interruptible
-from headrace.cli.output import UsageError, emit, say
+from headrace.cli.output import UsageError, emit, note, say
 from headrace.contracts import names
 from headrace.local.embedded import Options, embedded
 from headrace.local.files import local_logging
@@ -42,6 +42,7 @@ def up_command(args: UpArgs) -> int:
         environ=os.environ,
         nats_server=args.nats_server,
         stays=True,
+        tell=note,
         drain_s=UP_DRAIN_S,
     )
 

@@ -84,6 +84,7 @@ class _Job:
                 read_roots=granted(self._args.file, self._args.read_roots),
                 environ=os.environ,
                 nats_server=self._args.nats_server,
+                tell=note,
             )
             local = await stack.enter_async_context(embedded(options))
             return await self._carry_out(local.broker, client_of(local.broker, self._settings, local.clock))

@@ -68,6 +68,8 @@ class Options:
     environ: Mapping[str, str] = field(default_factory=dict)
     nats_server: str = ""
     """Path of the executable; empty: the installed one."""
+    tell: Callable[[str], None] | None = None
+    """Gets a line for people when the broker dies, is started again, or has no room to write."""
     stays: bool = False
     """It is there for others: `headrace up`."""
     drain_s: float = 2.0
@@ -162,7 +164,8 @@ async def embedded(options: Options) -> AsyncIterator[Local]:
         try:
             await migrate(broker, run_streams=local_settings(environ).run_streams)
             async with Supervisor(clock) as supervisor:
-                supervisor.start("watch.nats-server", partial(keep_server, server, clock, log.error), "transient")
+                tell = partial(_tell, options)
+                supervisor.start("watch.nats-server", partial(keep_server, server, clock, tell), "transient")
                 hosts = Hosts(environ, clock=clock, entropy=entropy, drain_s=options.drain_s)
                 hosts.start(supervisor)
                 try:
@@ -172,6 +175,12 @@ async def embedded(options: Options) -> AsyncIterator[Local]:
                     await hosts.stop()
         finally:
             await broker.close()
+
+
+def _tell(options: Options, text: str) -> None:
+    log.error(text)
+    if options.tell is not None:
+        options.tell(text)
 
 
 class Hosts:

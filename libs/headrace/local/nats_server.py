@@ -201,6 +201,14 @@ class NatsServer:
         if self._child is not None:
             self._child.send_signal(signal.SIGCONT)
 
+    async def health(self) -> str:
+        """`ok`, or in its own words why not."""
+        return await asyncio.to_thread(_healthz, f"{self.http_url}/healthz")
+
+    def free_bytes(self) -> int:
+        """Room on the disk of its store."""
+        return shutil.disk_usage(self._dir).free
+
     def log_end(self) -> str:
         """The last lines of its log."""
         path = self._dir / "nats-server.log"
@@ -214,7 +222,7 @@ class NatsServer:
             if child.poll() is not None:
                 msg = f"nats-server ended at once with status {child.returncode}:\n{self.log_end()}"
                 raise ConfigError(msg)
-            answer = await asyncio.to_thread(_healthz, f"{self.http_url}/healthz")
+            answer = await self.health()
             if answer == "ok":
                 return
             if self._clock.monotonic_s() - began_s > deadline_s:

@@ -16,6 +16,12 @@ NATS_SERVER: Final = "nats-server"
 LOOK_PAUSE_S: Final = 0.05
 RESTART_FIRST_S: Final = 0.1
 RESTART_MAX_S: Final = 5.0
+HEALTH_EVERY_S: Final = 2.0
+WRITE_ERROR: Final = "write error"
+"""In a sick server's own words: a stream that could not be written, e.g. because the disk was full, stays so until the
+server starts again, however much room there is by then."""
+ROOM_BYTES_MIN: Final = 16 * 1024 * 1024
+"""Free before a start makes sense; less would be full again at once."""
 CRASHES_MAX: Final = 5
 CRASH_WINDOW_S: Final = 60.0
 
@@ -49,15 +55,14 @@ class Restarts:
 
 
 async def keep_server(server: NatsServer, clock: Clock, tell: Tell) -> None:
-    """Start nats-server again whenever it has died; clients reconnect, because it keeps its port.
+    """Start nats-server again whenever it has died, or may write again; clients reconnect, because it keeps its port.
 
     Raises:
         SetAsideError: it died too often.
     """
     restarts = Restarts()
     while True:
-        while server.pid:
-            await clock.sleep(LOOK_PAUSE_S)
+        await _until_ended(server, clock, tell)
         pause_s = restarts.pause_s(clock.monotonic_s())
         if pause_s is None:
             raise SetAsideError(NATS_SERVER, ended_as="an error")
@@ -69,3 +74,20 @@ async def keep_server(server: NatsServer, clock: Clock, tell: Tell) -> None:
         except HeadraceError as error:
             log.error("nats_server.not_started", exc_info=error)
             tell(f"nats-server: {error}")
+
+
+async def _until_ended(server: NatsServer, clock: Clock, tell: Tell) -> None:
+    """Return when it does not run: it has died, or could not write and was stopped once there was room."""
+    looked_s, told = clock.monotonic_s(), False
+    while server.pid:
+        await clock.sleep(LOOK_PAUSE_S)
+        if clock.monotonic_s() - looked_s < HEALTH_EVERY_S:
+            continue
+        looked_s, why = clock.monotonic_s(), await server.health()
+        if WRITE_ERROR not in why:
+            continue
+        if not told:
+            tell(f"nats-server: cannot write; all goes on when there is room on the disk: {why}")
+            told = True
+        if server.free_bytes() >= ROOM_BYTES_MIN:
+            await server.stop()

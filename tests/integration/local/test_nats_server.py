@@ -3,17 +3,20 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import until
 
-from headrace.contracts.errors import ConfigError
+from headrace.contracts.errors import ConfigError, RetryableError, UnknownOutcomeError
 from headrace.local.nats_server import NatsServer, find_binary
+from headrace.local.restarts import keep_server
 from headrace.runtime.clock import SystemClock
 from headrace.runtime.eventlog import StreamSpec
-from headrace.runtime.jetstream import connect
+from headrace.runtime.jetstream import JetStreamBroker, connect
 
 PARENT = """
 import asyncio, pathlib, sys
@@ -43,6 +46,61 @@ def test_the_installed_binary_is_found() -> None:
     assert os.access(find_binary(), os.X_OK)
     with pytest.raises(ConfigError):
         find_binary("/nowhere/nats-server")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("not allowed to mount a file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room."""
+    with path.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+async def append_much(broker: JetStreamBroker) -> None:
+    """More than what the file system has set aside."""
+    for _ in range(64):
+        await broker.append("log.a", bytes(512 * 1024))
+
+
+async def test_a_full_disk_is_told_and_over_when_there_is_room(small_disk: Path) -> None:
+    """A stream that could not be written stays broken in a server that goes on; it is started again, and writes."""
+    clock, told = SystemClock(), list[str]()
+    server = NatsServer(small_disk / "nats", clock=clock)
+    await server.start()
+    broker = await connect(server.url, name="t", clock=clock)
+    keeping = asyncio.create_task(keep_server(server, clock, told.append))
+    try:
+        await broker.ensure_stream(StreamSpec("LOG", ("log.>",)))
+        await broker.append("log.a", b"before")
+        hog = small_disk / "hog"
+        with pytest.raises(OSError, match="No space left"):
+            fill(hog)
+        with pytest.raises((RetryableError, UnknownOutcomeError)):
+            await append_much(broker)
+        await until(lambda: told, within_s=20)
+        assert "cannot write; all goes on when there is room" in told[0]
+
+        hog.unlink()
+        await until(lambda: any("started" in text for text in told), within_s=30, what="started again")
+        await until(lambda: broker.connected, within_s=20)
+
+        assert (await broker.append("log.a", b"after")).seq >= 2
+    finally:
+        keeping.cancel()
+        await asyncio.wait((keeping,), timeout=10)
+        await broker.close()
+        await server.stop()
 
 
 async def test_a_restart_keeps_url_and_store(nats_server: NatsServer) -> None:
