@@ -245,7 +245,7 @@ class Link:
             line = f"HPUB {subject} {reply} {head} {total}\r\n"
         else:
             line = f"PUB {subject} {reply} {len(body)}\r\n"
-        self._client.push(b"%b%b%b\r\n" % (line.encode(), headers, body))
+        self._client.push(b"".join((line.encode(), headers, body, b"\r\n")))
 
     async def request(self, subject: str, body: bytes, *, timeout_s: float) -> Answer:
         """Ask and get the first answer.

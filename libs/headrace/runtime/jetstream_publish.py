@@ -41,6 +41,7 @@ class _InFlight(NamedTuple):
 
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_NO_FIELDS: Final = header_block({})
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
@@ -190,16 +191,17 @@ def _headers(msg_id: str, expected: Expected | None, extra: Mapping[str, str] | 
     """The header block; the two that nearly every append has are written without a detour through a mapping."""
     if not msg_id and expected is None and not extra:
         return b""
-    own = ""
+    own, lines = "", 0
     if msg_id:
-        own = f"Nats-Msg-Id: {msg_id}\n"
+        own, lines = f"Nats-Msg-Id: {msg_id}\r\n", 1
     if expected is not None:
-        own += f"{_EXPECTED}: {expected.seq}\n{_EXPECTED}-Subject: {expected.subject}\n"
-    if "\r" in own or own.count("\n") != (1 if msg_id else 0) + (0 if expected is None else 2):
+        own += f"{_EXPECTED}: {expected.seq}\r\n{_EXPECTED}-Subject: {expected.subject}\r\n"
+        lines += 2
+    if own.count("\n") != lines or own.count("\r") != lines:
         msg = f"{msg_id!r} or {expected!r} has a line break"
         raise DataError(msg)
-    block = header_block(extra or {})
-    return block[:-2] + own.replace("\n", "\r\n").encode() + b"\r\n"
+    block = header_block(extra) if extra else _NO_FIELDS
+    return block[:-2] + own.encode() + b"\r\n"
 
 
 def _refusal(flying: _InFlight, error: wire.ApiError) -> HeadraceError:

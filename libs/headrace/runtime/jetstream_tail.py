@@ -279,14 +279,14 @@ class JetStreamTail:
         if info.stream_seq <= self._received_seq:
             return  # the first pass over the newest of each subject, begun again
         self._received_seq = info.stream_seq
-        wide = self._wide
+        wide, name = self._wide, subject.decode()
         if self._several:
             self._keep_pace(info.pending)
-        if wide and not self._matches(subject.decode()):
+        if wide and not self._matches(name):
             self._pass_over(info.pending)
             return
         fields = wire.RawHeaders(headers) if headers else wire.NO_HEADERS
-        stored = Stored(self._stream, info.stream_seq, subject.decode(), data, info.time_ms, fields, len(headers))
+        stored = Stored(self._stream, info.stream_seq, name, data, info.time_ms, fields, len(headers))
         self._buffer.append((stored, info.pending))
         self._wake()
         assert self._puller is not None

@@ -44,7 +44,6 @@ class ApiError(msgspec.Struct):
 class DeliveryInfo(NamedTuple):
     """What the reply subject of a delivered message says."""
 
-    stream: str
     deliveries: int
     stream_seq: int
     consumer_seq: int
@@ -107,7 +106,6 @@ def delivery_info(reply: bytes) -> DeliveryInfo:
     part = reply.split(b".")
     at = 2 if len(part) == 9 else 4
     return DeliveryInfo(
-        part[at].decode(),
         int(part[at + 2]),
         int(part[at + 3]),
         int(part[at + 4]),

@@ -7,13 +7,14 @@ from typing import Final
 
 from headrace.contracts.errors import DataError
 
-_BAD_SUBJECT: Final = re.compile(r"\s|^\.|\.\.|\.$|^$")
 _BAD_HEADER: Final = re.compile(r"[\r\n]")
 
 
 def check_subject(subject: str) -> None:
     """Raise DataError for a subject that the protocol cannot carry."""
-    if _BAD_SUBJECT.search(subject):
+    # No pattern: this is asked before every append, and these four answers take a quarter of its time.
+    bad_token = not subject or subject[0] == "." or subject[-1] == "." or ".." in subject
+    if bad_token or " " in subject or not subject.isprintable():
         msg = f"{subject!r} is no subject"
         raise DataError(msg)
 
