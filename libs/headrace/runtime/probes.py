@@ -141,8 +141,8 @@ class Admission:
     def _memory(self) -> Failure | None:
         try:
             usage = self._probe_memory()
-        except ProbeError as error:
-            return error.failure()
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was found last must not stand for it
+            return _no_answer("memory", error)
         if usage.used > MEMORY_USED_MAX * usage.limit:
             text = f"{usage.used} bytes resident of {usage.limit}; at most {MEMORY_USED_MAX:.0%} are used for new work"
             return Failure(code="memory_full", message=text, retryable=True)
@@ -151,8 +151,8 @@ class Admission:
     def _disk(self, probe: Callable[[], Usage]) -> Failure | None:
         try:
             usage = probe()
-        except ProbeError as error:
-            return error.failure()
+        except Exception as error:  # noqa: BLE001 - as above
+            return _no_answer("disk", error)
         free = usage.limit - usage.used
         if free < DISK_FREE_BYTES_MIN:
             text = f"{free} bytes free, at least {DISK_FREE_BYTES_MIN} are needed"
@@ -183,3 +183,9 @@ class Admission:
             log.warning("alert.not_stored", extra={"rule": rule, "why": str(error)})
             return
         self._alerted[rule] = failure is not None
+
+
+def _no_answer(what: str, error: Exception) -> Failure:
+    if isinstance(error, ProbeError):
+        return error.failure()
+    return ProbeError(f"{what}: {type(error).__name__}: {error}").failure()
