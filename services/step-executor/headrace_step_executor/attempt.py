@@ -2,6 +2,7 @@
 retries."""
 
 import asyncio
+import functools
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,7 +205,14 @@ class Attempts:
         except TooLargeError as error:
             msg = "too_large"
             raise AttemptError(msg, str(error), retryable=False) from error
-        return Value(ref=ref, size=len(data))
+        return Value(ref=ref, size=len(data), count=await self._count(data))
+
+    async def _count(self, data: bytes) -> int:
+        """Elements of a large list: whoever maps over it must know how many there are without loading it."""
+        if not data.startswith(b"["):
+            return -1
+        elements = functools.partial(msgspec.json.decode, data, type=list[msgspec.Raw])
+        return len(await asyncio.get_running_loop().run_in_executor(self._tools.threads, elements))
 
 
 def _internal(received: Received, error: Exception) -> Failure:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from tests.conftest import until
 from tests.unit.step_executor.wire import Wire, response, serving
@@ -71,7 +72,7 @@ async def fails(provider: Provider, code: str, *, deadline_s: float = 5.0) -> At
 
 
 @pytest.mark.parametrize("kind", ["echo", "script", "openai"])
-async def test_an_answer_has_text_model_reason_and_usage(kind: str) -> None:
+async def test_otp_n8_an_answer_has_the_same_shape_from_every_provider(kind: str) -> None:
     """The same from every provider; what was said also arrives as deltas."""
     deltas: list[str] = []
     async with openai(response(completion())) as (networked, _wire):
