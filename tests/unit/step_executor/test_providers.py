@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import openai
+import openai as loaded_before_anything_is_timed  # noqa: F401 it takes seconds on a busy machine
 import pytest
 from tests.conftest import until
 from tests.unit.step_executor.wire import Wire, response, serving
