@@ -23,6 +23,8 @@ class InFlight:
     body: bytes
     message: ev.RunDecided
     decision: Decision
+    seq: int = 0
+    """Where it is stored, once the broker has said so."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -77,6 +77,8 @@ class HandBack:
         self._next_round_s = self._rounds_until_s = float("-inf")
         self._since_s = float("-inf")
         self._connected_since_s = float("-inf")
+        self._behind: dict[int, int] = {}
+        """Up to where each partition was read at the last sweep, if the leader held more; else -1."""
         self._beats: Subscription | None = None
         self.rounds = 0
         self.offered_again = 0
@@ -189,6 +191,8 @@ class HandBack:
         self.rounds += 1
         if not self._partitions:
             return True
+        if sweep:
+            await self._look_for_skipped()
         if not any(peer.alive for peer in self.peers.values()):
             return False  # there is nobody to offer anything to
         delivered = await self._delivered(sweep=sweep)
@@ -210,6 +214,19 @@ class HandBack:
             else:
                 ended = False
         return ended
+
+    async def _look_for_skipped(self) -> None:
+        """What a tail has not shown though the leader holds it: an own decision that lies behind what was read, or
+        anything at all when nothing was read since the last sweep. Reading all of it again is the cure."""
+        for partition in list(self._partitions.values()):
+            last = await self._shared.broker.last(partition.stream, subjects.partition_filter(partition.part))
+            behind = last is not None and last.seq > partition.seq
+            stands = behind and self._behind.get(partition.part) == partition.seq
+            self._behind[partition.part] = partition.seq if behind else -1
+            flying = (entry.in_flight.seq for entry in partition.entries.values() if entry.in_flight is not None)
+            if partition.live and (stands or any(0 < seq <= partition.seq for seq in flying)):
+                partition.skipped = f"the tail of partition {partition.part:02d}, at {partition.seq}, left messages out"
+                log.error("tail.skipped", extra={"partition": partition.part, "seq": partition.seq})
 
     async def _delivered(self, *, sweep: bool) -> dict[tuple[str, str], int]:
         """Highest sequence delivered, by stream and queue. A sweep also finds what a consumer skipped."""

@@ -1,7 +1,7 @@
 """The stored messages that a scheduler writes, with their envelopes and deterministic ids. Pure."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -9,6 +9,7 @@ from headrace.contracts import events as ev
 from headrace.contracts import ids, subjects
 from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import SPECVERSION
+from headrace.contracts.live import Held, Revoke
 from headrace.runtime.clock import rfc3339
 from headrace_scheduler.decide import Decision
 from headrace_scheduler.records import Run
@@ -119,6 +120,24 @@ def child_reported(parent: Run, child: Run, *, attempt: int, source: str, now_ms
         data=data,
     )
     return Outgoing(subjects.input_(prefix_of(parent), "child-reported"), encode(message), event_id)
+
+
+OVER_FOR_THE_ENGINE: Final = frozenset({"timeout", "deadline_exceeded", "executor_lost", "outcome_unknown"})
+"""Failures by which an attempt ends without its executor's word."""
+REVOKED_OFFERS: Final = 1_000_000
+"""More than an attempt can have: whatever offer an executor holds is meant."""
+
+
+def revocation(run: Run, decision: Decision) -> Revoke | None:
+    """Which attempts a decision has ended without their executors' word."""
+    held = tuple(
+        Held(run=run.run, path=event.path, attempt=getattr(event, "attempt", 0), offer=REVOKED_OFFERS)
+        for event in decision.events
+        if isinstance(event, ev.StepFailed | ev.TimerSet)
+        and event.failure is not None
+        and event.failure.code in OVER_FOR_THE_ENGINE
+    )
+    return Revoke(held=held) if held else None
 
 
 CONTROLS = {

@@ -21,7 +21,6 @@ from headrace.contracts.errors import (
     UnknownOutcomeError,
 )
 from headrace.contracts.failure import Failure
-from headrace.contracts.live import Held, Revoke
 from headrace.pipeline.plan import Plan
 from headrace.runtime import blobs
 from headrace.runtime.crashpoints import crashpoint
@@ -48,12 +47,6 @@ REPUBLISH_S: Final = 5.0
 """An order published this long ago and not seen in the log is published again; its id makes that harmless."""
 
 
-OVER_FOR_THE_ENGINE: Final = frozenset({"timeout", "deadline_exceeded", "executor_lost", "outcome_unknown"})
-"""Failures by which an attempt ends without its executor's word."""
-REVOKED_OFFERS: Final = 1_000_000
-"""More than an attempt can have: whatever offer an executor holds is meant."""
-
-
 class Partition:
     """The owner's view of one partition."""
 
@@ -66,6 +59,8 @@ class Partition:
         self.seq = 0
         self.live = False
         """Caught up: it decides."""
+        self.skipped = ""
+        """What the tail has passed without showing it: everything is read again."""
         self._tail: Tail | None = None
         self._unfolded: deque[Stored] = deque()
         self._touched: dict[str, None] = {}
@@ -107,6 +102,8 @@ class Partition:
 
     async def _turn(self) -> None:
         assert self._tail is not None
+        if self.skipped:
+            raise damage.SkippedError(self.skipped)
         if not self._unfolded:
             self._unfolded.extend(await self._tail.batch(max_count=BATCH_MAX, wait_s=self._wait_s()))
         while self._unfolded:  # the tail hands a message out once: what could not be folded yet stays
@@ -367,8 +364,11 @@ class Partition:
         future.add_done_callback(lambda done: self._sent(entry, in_flight, done))
 
     def _sent(self, entry: Entry, in_flight: InFlight, done: "asyncio.Future[Appended]") -> None:
-        """The broker has answered, or has not. Success needs nothing here: the tail shows the decision."""
-        if done.cancelled() or done.exception() is None or entry.in_flight is not in_flight:
+        """The broker has answered, or has not. After a success the tail shows the decision."""
+        if done.cancelled() or entry.in_flight is not in_flight:
+            return
+        if done.exception() is None:
+            in_flight.seq = done.result().seq
             return
         self.shared.supervisor.spawn(self._resolve(entry, in_flight, done.exception()), "scheduler.resolve")
 
@@ -421,15 +421,9 @@ class Partition:
 
     async def _revoke(self, entry: Entry, decision: Decision) -> None:
         """Tell executors which attempts are over for the engine. Only spares work: what they report is not folded."""
-        held = tuple(
-            Held(run=entry.run.run, path=event.path, attempt=getattr(event, "attempt", 0), offer=REVOKED_OFFERS)
-            for event in decision.events
-            if isinstance(event, ev.StepFailed | ev.TimerSet)
-            and event.failure is not None
-            and event.failure.code in OVER_FOR_THE_ENGINE
-        )
-        if held and self.shared.broker.connected:
-            await self.shared.broker.send(subjects.REVOKE, codec.encode(Revoke(held=held)))
+        revoke = messages.revocation(entry.run, decision)
+        if revoke is not None and self.shared.broker.connected:
+            await self.shared.broker.send(subjects.REVOKE, codec.encode(revoke))
 
     async def _publish_missing(self, entry: Entry) -> None:
         """Orders that state wants and the log has not shown: after a takeover, or when a publish was lost."""
