@@ -3,6 +3,7 @@
 What a command does is imported when it is called: `--help` and `validate` must not pay for NATS, pydantic and rich.
 """
 
+import enum
 import os
 import sys
 from pathlib import Path
@@ -46,6 +47,13 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A pipeline file.")]
 """Not checked where it is parsed: a file that cannot be read is no wrong usage."""
+
+
+class Drawing(enum.StrEnum):
+    """How a graph is drawn."""
+
+    MERMAID = "mermaid"
+    SVG = "svg"
 
 
 class _Ended(Exception):  # an exit code on its way out, not an error
@@ -121,6 +129,28 @@ def validate(
     from headrace.cli.check import validate_command
 
     raise _Ended(validate_command(files, as_json=as_json))
+
+
+@app.command()
+def plan(file: File, inputs: Inputs = None, as_json: Json = False) -> None:
+    """Show the graph that would run: order, defaults, queues, times, and how many calls it makes. Runs nothing."""
+    from headrace.cli.planning import plan_command
+
+    raise _Ended(plan_command(file, inputs or (), as_json=as_json))
+
+
+@app.command()
+def graph(
+    file: File,
+    form: Annotated[Drawing, typer.Option("--format", help="Text for Mermaid, or a picture.")] = Drawing.MERMAID,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Instead of printing.", show_default=False)
+    ] = None,
+) -> None:
+    """Draw the graph that would run. Runs nothing."""
+    from headrace.cli.planning import graph_command
+
+    raise _Ended(graph_command(file, form=form.value, output=output))
 
 
 @app.command()

@@ -54,6 +54,13 @@ class Expression:
     """Every variable with the constant path that follows it, for checks against what is declared."""
     result_type: str = "DYN"
     """CEL's name of the static type; DYN where only the value tells."""
+    written: str = ""
+    """As its author wrote it, where loops call their names otherwise; for people."""
+
+    @property
+    def shown(self) -> str:
+        """As its author wrote it, on one line."""
+        return " ".join((self.written or self.source).split())
 
     @property
     def is_path(self) -> bool:
@@ -111,7 +118,7 @@ def compile_expression(source: str, *, loops: Mapping[str, str] | None = None) -
         return _compiled(source)
     edits = [(place, *renames[place]) for place in sorted(renames)]
     try:
-        return _compiled(scanner.renamed(source, edits))
+        return replace(_compiled(scanner.renamed(source, edits)), written=source)
     except RefusedExpressionError as error:
         faults = tuple(replace(fault, offset=scanner.offset_before(edits, fault.offset)) for fault in error.faults)
         raise RefusedExpressionError(source, faults) from None
