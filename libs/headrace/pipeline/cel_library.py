@@ -217,3 +217,24 @@ def _seconds(value: datetime.timedelta) -> str:
     if whole < 0:
         sign, whole, micros = "-", -whole - 1, 1_000_000 - micros
     return f"{sign}{whole}.{micros:06d}".rstrip("0") + "s"
+
+
+def described_functions() -> list[tuple[str, str, str]]:
+    """For the reference: how each function beyond CEL's own is called, what it gives, what it does."""
+    rows = [
+        (f"{name}({', '.join(_type_name(kind) for kind in parameters)})", _type_name(result), impl.__doc__ or "")
+        for name, impl, result, parameters in _FUNCTIONS
+        if name[0] != "_"
+    ]
+    rows += [
+        ("coalesce(any, any, …)", "any", functions.coalesce.__doc__ or ""),
+        ("file(text)", "text", "The text of a file in the workspace or a read root; an executor reads it."),
+        ("now()", "timestamp", "The instant of the decision that evaluates it, recorded in the log."),
+    ]
+    return [(call, gives, " ".join(told.split("\n\n")[0].split())) for call, gives, told in rows]
+
+
+def _type_name(kind: Any) -> str:
+    named = {"DYN": "any", "STRING": "text", "INT": "int", "DOUBLE": "double", "BOOL": "bool"}
+    name = kind.name()
+    return named.get(name, name.partition("<")[0].lower())
