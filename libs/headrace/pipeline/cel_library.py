@@ -236,5 +236,5 @@ def described_functions() -> list[tuple[str, str, str]]:
 
 def _type_name(kind: Any) -> str:
     named = {"DYN": "any", "STRING": "text", "INT": "int", "DOUBLE": "double", "BOOL": "bool"}
-    name = kind.name()
+    name = str(kind.name())
     return named.get(name, name.partition("<")[0].lower())
