@@ -2,7 +2,7 @@
 out first and are boxes in the picture around them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from typing import Final
@@ -136,27 +136,39 @@ Places = dict[int, Point]
 """Node, or number of a bend, → centre as the library gives it: layers from below."""
 
 
-def _components(styles: Iterable[tuple[int, int]], boxes: dict[int, Box]) -> list[tuple[Places, list[list[int]]]]:
+def _components(styles: Iterable[tuple[int, int]], boxes: dict[int, Box]) -> Iterator[tuple[Places, list[list[int]]]]:
     """Places of the steps that hang together, and each edge as the steps and bends it leads through."""
-    wanted = sorted(styles)
-    if not wanted:
-        return []
-    numbers = sorted({index for edge in wanted for index in edge})
-    compact = {index: place for place, index in enumerate(numbers)}  # the library counts bends on from the nodes
-    found = []
-    spacing = max(box.width for box in boxes.values()) + _GAP_X
-    layouts = from_edges(
-        [(compact[source], compact[target]) for source, target in wanted],
-        vertex_spacing=spacing,
-        dummy_vertices=True,
-        dummy_size=_DUMMY,
-    )
-    for positions, _, _, routed in layouts:
+    spacing = max((box.width for box in boxes.values()), default=0.0) + _GAP_X
+    for edges in _apart(sorted(styles)):
+        numbers = sorted({index for edge in edges for index in edge})
+        compact = {index: place for place, index in enumerate(numbers)}
+        # Bends get numbers after those of the nodes, which holds for a graph of one part only.
+        layout, *others = from_edges(
+            [(compact[source], compact[target]) for source, target in edges],
+            vertex_spacing=spacing,
+            dummy_vertices=True,
+            dummy_size=_DUMMY,
+        )
+        assert not others, edges
+        positions, _, _, routed = layout
         names = {int(name): (numbers[int(name)] if int(name) < len(numbers) else -int(name)) for name, _ in positions}
         places = {names[int(name)]: (float(x), float(y)) for name, (x, y) in positions}
-        steps = [(names[int(source)], names[int(target)]) for source, target in routed or ()]
-        found.append((places, _routes(steps)))
-    return found
+        yield places, _routes([(names[int(source)], names[int(target)]) for source, target in routed or ()])
+
+
+def _apart(edges: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The edges of each part of the graph that hangs together, in the order of their first."""
+    part: dict[int, int] = {}
+    parts: dict[int, list[tuple[int, int]]] = {}
+    for edge in edges:
+        found = sorted({part[index] for index in edge if index in part})
+        into = found[0] if found else len(part)
+        joined = parts.setdefault(into, [])
+        for other in found[1:]:
+            joined += parts.pop(other)
+        joined.append(edge)
+        part.update({index: into for one in joined for index in one})
+    return [sorted(found) for _, found in sorted(parts.items())]
 
 
 def _routes(steps: list[tuple[int, int]]) -> list[list[int]]:
