@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import nats
 
 from headrace.contracts import codec, subjects
 from headrace.contracts import events as ev
@@ -15,7 +16,7 @@ from headrace.runtime import blobs
 from headrace.runtime.clock import SystemClock
 from headrace.runtime.entropy import SystemEntropy
 from headrace.runtime.eventlog import Broker
-from headrace.runtime.streams import migrate
+from headrace.runtime.streams import consumer_specs, migrate
 from headrace.runtime.supervisor import Supervisor
 from headrace_scheduler.config import Config
 from headrace_scheduler.service import Scheduler
@@ -86,6 +87,19 @@ async def start(broker: Broker, pipeline: str, run: str, **inputs: Any) -> None:
     data = {"pipeline": pipeline, "runid": run, "inputs": inputs}
     answer = await command(broker, "run-start", data, command_id=f"start-{run}")
     assert isinstance(answer, ev.CommandAccepted), answer
+
+
+async def ack_waits_s(url: str) -> dict[str, float]:
+    """How long the broker waits for an acknowledgement, by durable, as it says itself."""
+    client = await nats.connect(url)
+    try:
+        manager = client.jsm()
+        return {
+            spec.durable: (await manager.consumer_info(spec.stream, spec.durable)).config.ack_wait or 0.0
+            for spec in consumer_specs({})
+        }
+    finally:
+        await client.close()
 
 
 async def history(broker: Broker, run: str) -> list[ev.StoredMessage]:

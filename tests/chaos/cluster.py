@@ -14,17 +14,20 @@ from typing import Any
 
 from headrace.contracts import codec, subjects
 from headrace.contracts import events as ev
+from headrace.contracts.live import Beat
 from headrace.local.nats_server import NatsServer
 from headrace.pipeline.bundle import load_text
 from headrace.runtime import blobs
 from headrace.runtime.clock import SystemClock
-from headrace.runtime.eventlog import Stored, Tail
+from headrace.runtime.eventlog import BusMessage, Stored, Tail
 from headrace.runtime.jetstream import JetStreamBroker, connect
+from headrace.runtime.lease import Claim
 from headrace.runtime.streams import migrate
 from tests.chaos.tools import CATALOGUE
 from tests.conftest import until
 
 RUNS = subjects.runs_stream(0)
+ENDS = ("run-completed", "run-failed", "run-cancelled")
 
 
 @dataclass(slots=True)
@@ -53,6 +56,14 @@ class Process:
         """It has not ended."""
         return self.popen.poll() is None
 
+    @property
+    def instance(self) -> str:
+        """Its name, from its first log line; empty before that."""
+        for line in self.log.read_text().splitlines():
+            if '"instance":"' in line:
+                return line.split('"instance":"')[1].split('"')[0]
+        return ""
+
 
 @dataclass(slots=True)
 class Cluster:
@@ -65,6 +76,10 @@ class Cluster:
     clock: SystemClock = field(default_factory=SystemClock)
     _tails: dict[str, Tail] = field(default_factory=dict)
     _ended: Counter[str] = field(default_factory=Counter)
+    beats: dict[str, Beat] = field(default_factory=dict)
+    """Last sign of life by instance."""
+    held: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    """(run, step) in each executor's hands, by its own word."""
 
     async def __aenter__(self) -> "Cluster":
         self.path.mkdir(parents=True, exist_ok=True)
@@ -72,7 +87,22 @@ class Cluster:
         await self.server.start()
         self.broker = await connect(self.server.url, name="chaos", clock=self.clock)
         await migrate(self.broker)
+        await self.broker.subscribe(subjects.PRESENCE_ALL, self._hear)
         return self
+
+    async def _hear(self, message: BusMessage) -> None:
+        beat = codec.decode_as(Beat, message.body)
+        self.beats[beat.instance] = beat
+        held = self.held.setdefault(beat.instance, set())
+        if beat.full is not None:
+            held.clear()
+        held |= {(one.run, one.path) for one in (*beat.taken, *(beat.full or ()))}
+        held -= {(one.run, one.path) for one in beat.finished}
+
+    def is_ready(self, process: Process) -> bool:
+        """It says so itself."""
+        beat = self.beats.get(process.instance)
+        return beat is not None and beat.ready
 
     async def __aexit__(self, *_: object) -> None:
         for process in self.processes:
@@ -122,7 +152,7 @@ class Cluster:
 
     async def ended(self) -> Counter[str]:
         """How many runs have ended, by how. Reads what is new, so that watching costs the server nothing."""
-        for end in ("run-completed", "run-failed", "run-cancelled"):
+        for end in ENDS:
             if end not in self._tails:
                 filters = (f"hr.evt.*.*.*.*.decision.{end}",)
                 self._tails[end] = await self.broker.tail(RUNS, filters, start_seq=1)
@@ -139,8 +169,42 @@ class Cluster:
         try:
             await until(all_there, within_s=within_s, what="completed runs")
         except BaseException:
-            print("ended:", self._ended, {process.log.name: process.alive for process in self.processes})
+            await self._explain()
             raise
+
+    async def _explain(self) -> None:
+        """What a run that has not ended waits for: who owns its partition, what was said last, what is in hands."""
+        print("ended:", self._ended, {process.log.name: process.alive for process in self.processes})
+        print("owners:", Counter((await self.owners()).values()), "living:", sorted(self.beats))
+        last: dict[str, tuple[Stored, ev.StoredMessage]] = {}
+        for stored, message in await self.messages():
+            last[message.runid] = stored, message
+        for run, (stored, message) in last.items():
+            if not stored.subject.endswith(ENDS):
+                hands = [instance for instance, held in self.held.items() if any(key[0] == run for key in held)]
+                print(f"  {run}: {stored.subject} at {stored.seq}, {stored.time_ms}: {message}"[:600], "held by", hands)
+        for queue in (subjects.order_consumer("tool"), subjects.order_consumer("transform")):
+            print(queue, await self.broker.consumer_state(RUNS, queue))
+        print("intake", await self.broker.consumer_state(subjects.COMMANDS, subjects.INTAKE_CONSUMER))
+
+    async def owners(self) -> dict[int, str]:
+        """Partition → instance that holds its claim."""
+        return {part: holder for part, (holder, _) in (await self.claims()).items()}
+
+    async def claims(self) -> dict[int, tuple[str, int]]:
+        """Partition → (instance that holds its claim, since when by the broker's clock)."""
+        found: dict[int, tuple[str, int]] = {}
+        async for stored in self.broker.read(subjects.LEASES, (subjects.kv(subjects.LEASES, "claim.*"),)):
+            holder = codec.decode_as(Claim, stored.body).holder
+            found[int(stored.subject.rpartition(".")[2])] = holder, stored.time_ms
+        return found
+
+    async def answered_ms(self) -> dict[str, int]:
+        """Command → when its outcome was stored."""
+        return {
+            stored.subject.rpartition(".")[2]: stored.time_ms
+            async for stored in self.broker.read(subjects.OUTCOMES, ("hr.outcome.>",))
+        }
 
     async def messages(self) -> list[tuple[Stored, ev.StoredMessage]]:
         """The whole history, in order."""

@@ -11,6 +11,7 @@ SILENCE_STEP_MAX_S, and starts from zero after a reconnect. So a pause of this p
 look dead.
 """
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import Final
@@ -202,18 +203,22 @@ class HandBack:
         if not await self._lists_since(living, asked_s):
             log.warning("handback.waits", extra={"why": f"not all of {len(living)} executors say what they hold"})
             return False
-        ended = True
-        for partition in list(self._partitions.values()):
-            if not partition.live:
-                ended = False
-            elif not self._suspects(partition, living, delivered):
-                continue
-            elif await self.read_to_end(partition) and self._shared.may_decide(partition.part):
-                for entry, inst in self._suspects(partition, living, delivered):
-                    await self._offer_again(partition, entry, inst, living)
-            else:
-                ended = False
-        return ended
+        partitions = list(self._partitions.values())
+        suspected = [one for one in partitions if one.live and self._suspects(one, living, delivered)]
+        read = await asyncio.gather(*(self._is_at_end(one) for one in suspected))  # one after the other took a second
+        for partition, is_at_end in zip(suspected, read, strict=True):
+            for entry, inst in self._suspects(partition, living, delivered) if is_at_end else ():
+                await self._offer_again(partition, entry, inst, living)
+        return all(read) and all(partition.live for partition in partitions)
+
+    async def _is_at_end(self, partition: Partition) -> bool:
+        """As `read_to_end`, and we may still decide; a leader that does not say where the end is, is asked again in the
+        next round."""
+        try:
+            return await self.read_to_end(partition) and self._shared.may_decide(partition.part)
+        except (RetryableError, UnknownOutcomeError) as error:
+            log.warning("handback.waits", extra={"partition": partition.part, "why": str(error)})
+            return False
 
     async def _look_for_skipped(self) -> None:
         """What a tail has not shown though the leader holds it: an own decision that lies behind what was read, or
