@@ -117,7 +117,7 @@ def test_input_58_ctrl_c_detaches_with_the_run_id(tmp_path: Path) -> None:
     until(lambda: not processes_of(tmp_path), within_s=5, what="left running")
     done = lines(headrace(tmp_path, "run", str(file), "--json").stdout)
     assert (done[0]["event"], done[0]["run"]) == ("resumed", run)
-    assert done[-1]["outputs"]["ledger"] == "".join(f"w{number}\n" for number in range(8))
+    assert done[-1]["outputs"]["ledger"] == "".join(f"write{number}\n" for number in range(8))
 
 
 def test_input_58_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
