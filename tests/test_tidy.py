@@ -32,7 +32,6 @@ TESTED_BY = {
     "headrace/cli/run": "e2e/test_run.py",
     "headrace/cli/watching": "e2e/test_run.py",
     "headrace/local/child": "e2e/test_kill.py",
-    "headrace/local/datadir": "e2e/test_run.py",
     "headrace/local/embedded": "e2e/test_run.py",
     "headrace/local/files": "e2e/test_run.py",
     "headrace/local/procs": "e2e/test_up.py",

@@ -19,6 +19,8 @@ PORT: Final = "port"
 LOCK_WITHIN_S: Final = 3.0
 """A killed owner's nats-server gets its own SIGKILL a moment later, and holds the lock until then."""
 LOOK_PAUSE_S: Final = 0.05
+PORT_WITHIN_S: Final = 2.0
+"""A process that is killed gives its files back one by one: the lock may be free a moment before the port is."""
 
 
 class InUseError(RetryableError):
@@ -99,16 +101,28 @@ def endpoint_file(data_dir: Path, endpoint: Endpoint) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def preferred_port(data_dir: Path) -> int:
+async def preferred_port(data_dir: Path, *, clock: Clock) -> int:
     """The port of the last time, where it is free: clients that are still there reconnect by themselves. Else 0."""
     try:
         port = int((data_dir / PORT).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+    until_s = clock.monotonic_s() + PORT_WITHIN_S
+    while not _is_free(port):
+        if clock.monotonic_s() > until_s:
+            return 0
+        await clock.sleep(LOOK_PAUSE_S)
+    return port
+
+
+def _is_free(port: int) -> bool:
+    try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: not hindered by TIME_WAIT
             probe.bind(("127.0.0.1", port))
-    except (OSError, ValueError, OverflowError):
-        return 0
-    return port
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def remember_port(data_dir: Path, port: int) -> None:

@@ -126,7 +126,7 @@ async def local_server(options: Options, clock: Clock) -> AsyncIterator[tuple[Na
             options.data_dir / "nats",
             clock=clock,
             sync_interval=SYNC_ALWAYS if durability == "D1" else SYNC_D0,
-            port=preferred_port(options.data_dir),
+            port=await preferred_port(options.data_dir, clock=clock),
             binary=options.nats_server or None,
             keep_fds=(held,),
         )

@@ -23,6 +23,7 @@ from typing import Any, Final
 from headrace.contracts.errors import ConfigError, UnavailableError
 from headrace.local.child import spawn
 from headrace.runtime.clock import Clock
+from headrace.runtime.entropy import SystemEntropy
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ STOP_S: Final = 10.0
 LOOK_PAUSE_S: Final = 0.02
 LOG_TAIL_BYTES: Final = 2_000
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
+PORT_FIRST: Final = 16_384
+PORT_BITS: Final = 14
+"""Up to 32,767: where outgoing connections' ports begin by default."""
+PORT_DRAWS_MAX: Final = 100
 SYNC_D0: Final = "100ms"
 """Survives kill -9; a power cut may lose the last tenth of a second. No measurable cost."""
 SYNC_ALWAYS: Final = "always"
@@ -69,11 +74,22 @@ def _candidates() -> list[Path]:
 
 
 def free_port() -> int:
-    """A loopback port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A loopback port that was free just now, and that the system gives to nobody who does not ask for it.
+
+    Outgoing connections, a waiting client's own among them, take their ports from a range above these; one of them
+    could hold the port of a server that is away for a moment.
+    """
+    entropy = SystemEntropy()
+    for _ in range(PORT_DRAWS_MAX):
+        port = PORT_FIRST + entropy.bits(PORT_BITS)
+        try:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
         return port
+    msg = f"no free port on 127.0.0.1: {PORT_DRAWS_MAX} of those from {PORT_FIRST} on are taken"
+    raise ConfigError(msg)
 
 
 def config_text(
