@@ -28,6 +28,8 @@ from tests.conftest import until
 
 RUNS = subjects.runs_stream(0)
 ENDS = ("run-completed", "run-failed", "run-cancelled")
+STARTED_S = 60
+"""Until a scheduler is there: five processes start at once, on a machine that may have other work."""
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class Cluster:
         async def answered() -> Any:
             return await self.broker.last(subjects.OUTCOMES, subject)
 
-        await until(answered, within_s=20, what="definition-put")
+        await until(answered, within_s=STARTED_S, what="definition-put")
         return bundle.plan.pipeline
 
     async def start(self, pipeline: str, runs: Iterable[str], **inputs: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from headrace.contracts import events as ev
 from headrace.contracts import names
-from tests.chaos.cluster import RUNS, Cluster, Process, once_each
+from tests.chaos.cluster import RUNS, STARTED_S, Cluster, Process, once_each
 from tests.conftest import until
 from tests.engine import ack_waits_s
 
@@ -56,7 +56,7 @@ async def all_up(cluster: Cluster) -> tuple[list[Process], list[Process]]:
             cluster.is_ready(process) for process in (*schedulers, *executors)
         )
 
-    await until(ready, within_s=40, what="all are up")
+    await until(ready, within_s=STARTED_S, what="all are up")
     assert set((await ack_waits_s(cluster.server.url)).values()) == {30.0}
     return schedulers, executors
 
@@ -124,7 +124,7 @@ async def hand_back_ms(cluster: Cluster, victim: Process) -> int:
     return max(again)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_killed_schedulers_partitions_are_taken_over_within_5_s(tmp_path: Path) -> None:
     """The other one claims every partition of the dead and goes on deciding; commands that it had in hand are
     answered by the other, without waiting for ack_wait."""
@@ -150,7 +150,7 @@ async def test_a_killed_schedulers_partitions_are_taken_over_within_5_s(tmp_path
         await check_whole(cluster, RUNS_COUNT)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", range(ROUNDS))
 async def test_any_of_them_killed_at_random_moments(tmp_path: Path, number: int) -> None:
     """Processes are killed and started again while 200 runs are under way; seed printed."""
@@ -170,7 +170,7 @@ async def test_any_of_them_killed_at_random_moments(tmp_path: Path, number: int)
         await check_whole(cluster, RUNS_COUNT)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_a_scheduler_frozen_for_20_s_changes_nothing_wrongly_when_it_wakes(tmp_path: Path) -> None:
     """A zombie's decision fails the sequence check; whatever else it publishes is ignored by every reader."""
     async with Cluster(tmp_path) as cluster:

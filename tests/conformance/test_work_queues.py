@@ -314,6 +314,24 @@ async def test_a_durable_that_was_removed_and_made_again_goes_on(broker: Broker)
 # --- administration ---------------------------------------------------------------------------------------------------
 
 
+async def test_a_message_is_removed_where_the_stream_allows_it(broker: Broker) -> None:
+    """Once; what is not there cannot be removed, and nothing happens."""
+    await broker.ensure_stream(StreamSpec("CACHE", ("cache.>",), max_msgs_per_subject=1, deny_delete=False))
+    first = await broker.append("cache.a", b"1")
+    kept = await broker.append("cache.b", b"2")
+    newer = await broker.append("cache.a", b"3")
+
+    for seq in (first.seq, newer.seq, newer.seq, 1_000):
+        await broker.remove("CACHE", seq)
+
+    assert await broker.last("CACHE", "cache.a") is None
+    assert (await broker.last("CACHE", "cache.>")).seq == kept.seq  # type: ignore[union-attr]
+    await broker.ensure_stream(LOG)
+    stays = await broker.append("log.a", b"1")
+    with pytest.raises(UnavailableError):
+        await broker.remove("LOG", stays.seq)
+
+
 async def test_making_the_same_again_changes_nothing(backend: ConnectAny) -> None:
     """Also from twenty connections at once."""
     brokers = [await backend() for _ in range(20)]

@@ -75,7 +75,7 @@ class Started:
         """Paths of steps that it has said to be completed."""
         return [said["path"] for said in self.objects if said.get("event") == "step.completed"]
 
-    def until(self, condition: Callable[[], object], *, within_s: float = 30, what: str = "") -> None:
+    def until(self, condition: Callable[[], object], *, within_s: float = 60, what: str = "") -> None:
         """Return when the condition holds; fail with what it said when it ends first, or after `within_s`."""
         deadline_s = time.monotonic() + within_s
         while not condition():

@@ -7,9 +7,11 @@ import asyncio
 
 import pytest
 
-from headrace.contracts import codec
+from headrace.contracts import codec, subjects
 from headrace.contracts import events as ev
 from headrace.runtime.eventlog import Stored
+from headrace.runtime.lease import Claim
+from headrace.runtime.lease_records import BURY_AFTER_S, BURY_EVERY_S
 from headrace_scheduler.handback import AFTER_DEATH_S
 from tests.simulation import workload
 from tests.simulation.faults import listed
@@ -111,3 +113,24 @@ def test_orders_wait_for_the_first_executor_that_comes_and_not_for_a_sweep() -> 
     took = offered_again_ms(record.history["HR_RUNS_0"], since_ms=EPOCH_MS + (BEGAN_S + 1.0 + away_s) * 1000)
     assert len(took) >= RUNS
     assert max(took) <= HAND_BACK_MS, took
+
+
+def test_records_of_members_that_left_are_removed_and_nobody_loses_a_partition_by_it() -> None:
+    """However often a scheduler was started: in the end there are the records of those who live."""
+
+    async def story(world: World) -> None:
+        begin(world, (LONG,))
+        for _ in range(5):
+            await asyncio.sleep(5.0)
+            world.hosts[SCHEDULERS[1]].crash(restart_s=0.5)
+        await asyncio.sleep(BURY_AFTER_S + BURY_EVERY_S + 5.0)
+        world.hosts[SCHEDULERS[0]].freeze(BURY_AFTER_S + BURY_EVERY_S + 5.0)  # its record goes, and it comes back
+        await asyncio.sleep(BURY_AFTER_S + BURY_EVERY_S + 10.0)
+
+    record = simulate(1, faults=listed({}), story=story)
+    records = record.history[subjects.LEASES]
+    members = [stored.subject.rpartition(".")[2] for stored in records if ".member." in stored.subject]
+    holders = {codec.decode_as(Claim, stored.body).holder for stored in records if ".claim." in stored.subject}
+    assert len(members) == len(SCHEDULERS), members
+    assert holders == set(members)
+    assert record.complaints == []

@@ -320,6 +320,13 @@ class Admin(Protocol):
         """Remove a durable; nothing happens when it is not there."""
         ...
 
+    async def remove(self, stream: str, seq: int) -> None:
+        """Remove one message of a stream that allows it; nothing happens when it is not there.
+
+        Raises: UnavailableError: it is still there; the stream may not allow it.
+        """
+        ...
+
 
 class Broker(EventLog, WorkQueues, Bus, Admin, Protocol):
     """One connection to the broker."""

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from headrace.contracts import names
-from headrace.contracts.errors import ConfigError, RetryableError, TerminalError, UnavailableError
+from headrace.contracts.errors import ConfigError, HeadraceError, RetryableError, TerminalError, UnavailableError
 from headrace.runtime import jetstream_admin as admin
 from headrace.runtime import jetstream_wire as wire
 from headrace.runtime.clock import Clock
@@ -211,6 +211,14 @@ class JetStreamBroker:
     async def delete_consumer(self, stream: str, durable: str) -> None:
         """See Admin.delete_consumer."""
         await admin.delete_consumer(self._link, stream, durable)
+
+    async def remove(self, stream: str, seq: int) -> None:
+        """See Admin.remove."""
+        try:
+            await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+        except HeadraceError:  # the server's codes for "not there" are also those of other failures
+            if await self.get(stream, seq) is not None:
+                raise
 
     async def difference(self, spec: StreamSpec | ConsumerSpec) -> str:
         """How the server differs from a specification; empty when it does not. For `doctor`; changes nothing."""

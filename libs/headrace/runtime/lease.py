@@ -38,6 +38,7 @@ from headrace.contracts.errors import (
 from headrace.runtime.clock import Clock
 from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import Broker, Expected, Stored, Tail
+from headrace.runtime.lease_records import BURY_EVERY_S, Departed
 
 log = logging.getLogger("headrace.lease")
 
@@ -83,10 +84,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 class _Peer:
     """A member as seen from here."""
 
-    __slots__ = ("heard_s", "member", "silence_s", "time_ms")
+    __slots__ = ("heard_s", "member", "seq", "silence_s", "time_ms")
 
-    def __init__(self, member: Member, heard_s: float, time_ms: int) -> None:
-        self.member, self.heard_s, self.time_ms = member, heard_s, time_ms
+    def __init__(self, member: Member, heard_s: float, stored: Stored) -> None:
+        self.member, self.heard_s = member, heard_s
+        self.seq, self.time_ms = stored.seq, stored.time_ms
         self.silence_s = 0.0
 
 
@@ -136,6 +138,7 @@ class Leases:
         self._on_gained, self._on_lost = on_gained, on_lost
         self._partitions = partitions
         self._peers: dict[str, _Peer] = {}
+        self._departed = Departed(broker, clock)
         self._claims: dict[int, tuple[str, int]] = {}
         self._holds: dict[int, _Hold] = {}
         self._owned: set[int] = set()
@@ -188,8 +191,10 @@ class Leases:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(tail, group), name="lease.watch")
+                burying = group.create_task(self._bury(), name="lease.bury")
                 await self._renew_until_gone()
                 watching.cancel()
+                burying.cancel()
                 for hold in self._holds.values():  # those that `stop` did not wait for any longer
                     if hold.task is not None:
                         hold.task.cancel()
@@ -210,6 +215,7 @@ class Leases:
         self._renewed_s, self._came_round_s = float("-inf"), None
         for known in (self._owned, self._holds, self._peers, self._claims):
             known.clear()
+        self._departed.forget()
 
     async def stop(self) -> None:
         """Let go of everything and leave. Others own it when this returns, or within milliseconds."""
@@ -267,6 +273,13 @@ class Leases:
                 self._see(stored)
             self._reconcile(group)
 
+    async def _bury(self) -> None:
+        """One member for all, more or less: removing a record twice is removing it once."""
+        while True:
+            await self._clock.sleep(BURY_EVERY_S)
+            if 0 in self.owned:
+                await self._departed.bury()
+
     async def _open_tail(self) -> Tail:
         """Waits as long as the broker is away; until then we own nothing and are not caught up."""
         while True:
@@ -295,8 +308,10 @@ class Leases:
             return
         if member.state == "gone":
             self._peers.pop(member.instance, None)
+            self._departed.left(member.instance, stored.seq)
             return
-        self._peers[member.instance] = _Peer(member, now, stored.time_ms)
+        self._departed.is_back(member.instance)
+        self._peers[member.instance] = _Peer(member, now, stored)
         if member.instance == self.instance:
             self._came_round(member.counter, stored.time_ms, now)
 
@@ -328,6 +343,7 @@ class Leases:
                 peer.silence_s += max(0.0, step_s)
             if peer.silence_s >= names.LEASE_SILENT_S:
                 del self._peers[name]
+                self._departed.left(name, peer.seq)
                 log.info("lease.member_lost", extra={"member": name, "silence_s": round(peer.silence_s, 3)})
 
     # --- holding --------------------------------------------------------------------------------------------

@@ -306,6 +306,10 @@ class MemoryBroker:
         """See Admin.delete_consumer."""
         await self.ask(f"delete {durable}", lambda: self.server.delete_consumer(stream, durable))
 
+    async def remove(self, stream: str, seq: int) -> None:
+        """See Admin.remove."""
+        await self.ask(f"remove {stream}", lambda: self.server.remove(stream, seq))
+
     async def close(self) -> None:
         """See eventlog.Broker."""
         if self._closed:

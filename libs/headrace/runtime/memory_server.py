@@ -219,6 +219,14 @@ class MemoryServer:
         if queue is not None:
             queue.close()
 
+    def remove(self, stream: str, seq: int) -> None:
+        """See Admin.remove."""
+        found = self._stream(stream)
+        if found.spec.deny_delete:
+            msg = f"{stream}: message delete not permitted (error 10057)"
+            raise UnavailableError(msg)
+        found.remove(seq)
+
     # --- the bus ------------------------------------------------------------------------------------------------------
 
     def subscribe(self, owner: object, number: int, subject: str, queue: str, hear: Hear) -> None:
