@@ -64,6 +64,7 @@ TESTED_BY = {
     "headrace/runtime/jetstream_queue": "conformance/test_work_queues.py",
     "headrace/runtime/jetstream_admin": "e2e/test_exit_codes.py",
     "headrace/runtime/entropy": "unit/runtime/test_clock.py",
+    "headrace/runtime/lease_records": "simulation/test_recovery.py",
     "headrace/runtime/crashpoints": "e2e/test_kill.py",
     "headrace/runtime/health": "integration/runtime/test_harness.py",
     # the shells of the services run over a real nats-server, and what they decide shows there
@@ -82,7 +83,7 @@ TESTED_BY = {
     "headrace_scheduler/children": "unit/scheduler/test_decide.py",
     "headrace_scheduler/draft": "unit/scheduler/test_decide.py",
     "headrace_scheduler/entries": "unit/scheduler/test_decide.py",
-    "headrace_scheduler/handback": "chaos/test_takeover.py",
+    "headrace_scheduler/handback": "simulation/test_recovery.py",
     "headrace_scheduler/messages": "unit/scheduler/test_decide.py",
     "headrace_scheduler/partition": "chaos/test_takeover.py",
     "headrace_scheduler/plans": "integration/scheduler/test_intake.py",

@@ -24,7 +24,7 @@ def sound() -> Record:
 
 def with_runs(record: Record, messages: list[Stored]) -> Record:
     """The record with another history of its runs."""
-    renumbered = [replace(stored, seq=seq) for seq, stored in enumerate(messages, 1)]
+    renumbered = [stored._replace(seq=seq) for seq, stored in enumerate(messages, 1)]
     return replace(record, history={**record.history, RUNS: renumbered}, acks=[])
 
 
@@ -70,7 +70,7 @@ def test_changed_content_is_noticed(sound: Record) -> None:
     """Ids recompute from what they stand for."""
     messages = list(sound.history[RUNS])
     at = first_index(sound, ev.StepScheduled)
-    messages[at] = replace(messages[at], body=messages[at].body.replace(b'"due_ms":', b'"due_ms":1'))
+    messages[at] = messages[at]._replace(body=messages[at].body.replace(b'"due_ms":', b'"due_ms":1'))
     assert any("does not recompute" in text for text in violations(with_runs(sound, messages)))
 
 
@@ -90,7 +90,7 @@ def test_a_run_that_completes_too_early_is_noticed(sound: Record) -> None:
     message = codec.decode(messages[at].body)
     assert isinstance(message, ev.RunDecided)
     early = msgspec.structs.replace(message.data, events=(ev.RunCompleted(outputs=Value()),))
-    messages[at] = replace(messages[at], body=codec.encode(msgspec.structs.replace(message, data=early)))
+    messages[at] = messages[at]._replace(body=codec.encode(msgspec.structs.replace(message, data=early)))
     assert any("have not ended" in text for text in violations(with_runs(sound, messages)))
 
 

@@ -52,7 +52,7 @@ def killed(*, victim: int, at_s: float, slow: tuple[int, ...] = ()) -> Story:
         world.hosts[victim].crash(restart_s=1e6)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(busy(world.hosts[host])) for host in slow]
-            await asyncio.sleep(WATCHED_S)
+            await asyncio.sleep(WATCHED_S if slow else 2 * HAND_BACK_MS / 1000)
             for task in tasks:
                 task.cancel()
 
@@ -92,17 +92,16 @@ def hand_back_ms(seed: int, *, at_s: float, slow: tuple[int, ...] = ()) -> float
     return max(took)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_orders_of_a_killed_executor_are_offered_again_within_2500_ms(seed: int) -> None:
+def test_orders_of_a_killed_executor_are_offered_again_within_2500_ms() -> None:
     """Whenever it dies: also just after a round, and while rounds go on because of a takeover."""
-    took = {tenth: hand_back_ms(seed, at_s=1.0 + tenth / 10) for tenth in range(12)}
+    took = {tenth: hand_back_ms(tenth, at_s=1.0 + tenth / 10) for tenth in range(12)}
     assert max(took.values()) <= HAND_BACK_MS, took
 
 
 @pytest.mark.parametrize("slow", [EXECUTORS[1:], SCHEDULERS, (*SCHEDULERS, *EXECUTORS[1:])], ids=str)
 def test_those_who_are_busy_delay_the_hand_back_and_do_not_prevent_it(slow: tuple[int, ...]) -> None:
     """An executor that answers late is waited for; a question is not asked afresh before it can be answered."""
-    took = {tenth: hand_back_ms(1, at_s=1.0 + tenth / 10, slow=slow) for tenth in range(0, 12, 3)}
+    took = {tenth: hand_back_ms(1, at_s=1.0 + tenth / 10, slow=slow) for tenth in (0, 5)}
     assert max(took.values()) <= 4 * HAND_BACK_MS, took
 
 

@@ -153,9 +153,9 @@ async def test_a_clean_stop_hands_over_at_once(join_any: Join) -> None:
 
     began_s = asyncio.get_running_loop().time()
     await second.leases.stop()
-    await until(lambda: dealt(first), within_s=1)
+    await until(lambda: dealt(first), within_s=3)
 
-    assert asyncio.get_running_loop().time() - began_s < 0.2
+    assert asyncio.get_running_loop().time() - began_s < names.LEASE_SILENT_S
     assert second.held == set()
     assert not second.leases.may_decide()
     assert second.task is not None
