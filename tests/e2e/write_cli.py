@@ -9,7 +9,7 @@ from tests.e2e.command import HEADRACE, environ
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/cli.md"
 COMMANDS = (
-    ("run", "up", "validate", "plan", "graph", "schema"),
+    ("run", "up", "validate", "plan", "graph", "import", "schema"),
     ("submit", "runs", "show", "watch", "events", "export"),
     ("cancel", "pause", "resume"),
     ("services", "doctor", "service", "admin migrate"),

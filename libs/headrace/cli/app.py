@@ -131,6 +131,20 @@ def validate(
     raise _Ended(validate_command(files, as_json=as_json))
 
 
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A pipeline_ex file, or a folder of them.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the new files go.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert pipeline_ex files. Says what means something else now; runs nothing, connects to nothing."""
+    from headrace.cli.importing import import_command
+
+    raise _Ended(import_command(source, out=out, as_json=as_json))
+
+
 @app.command()
 def plan(file: File, inputs: Inputs = None, as_json: Json = False) -> None:
     """Show the graph that would run: order, defaults, queues, times, and how many calls it makes. Runs nothing."""

@@ -6,12 +6,11 @@ from typing import Final
 
 from headrace.contracts import codec, subjects
 from headrace.contracts.envelope import SPECVERSION
-from headrace.contracts.errors import MalformedMessageError, NewerSchemaError, RetryableError, UnknownOutcomeError
 from headrace.contracts.events import MessageParked, Parked
 from headrace.contracts.failure import Failure
 from headrace.contracts.ids import TENANT_RE, event_id
 from headrace.contracts.names import TENANT_DEFAULT
-from headrace.runtime.clock import Clock, rfc3339
+from headrace.runtime.clock import rfc3339
 from headrace.runtime.eventlog import Appended, EventLog, Stored
 
 log = logging.getLogger("headrace.park")
@@ -83,29 +82,6 @@ async def park(
         },
     )  # fmt: skip
     return done
-
-
-class Parking:
-    """Parks what a projection cannot read, once over all its starts. For the service that writes the stream: the other
-    readers pass the message over, and there it stays.
-
-    When it cannot be parked now, that is logged; the next start tries again, because the stream keeps the message.
-    """
-
-    def __init__(self, eventlog: EventLog, clock: Clock, *, source: str) -> None:
-        self._log, self._clock, self._source = eventlog, clock, source
-
-    async def __call__(self, stored: Stored, failure: Failure) -> None:
-        """Park it unless an earlier start has."""
-        kept_under = subjects.dead("*", _STREAM_TOKEN.sub("-", stored.stream))
-        try:
-            async for kept in self._log.read(subjects.DEAD, (kept_under,)):
-                earlier = codec.decode(kept.body)
-                if isinstance(earlier, MessageParked) and earlier.data.seq == stored.seq:
-                    return
-            await park(self._log, stored, failure, deliveries=1, source=self._source, now_ms=self._clock.now_ms())
-        except (RetryableError, UnknownOutcomeError, MalformedMessageError, NewerSchemaError) as error:
-            log.error("message.not_parked", extra={"stream": stored.stream, "seq": stored.seq, "why": str(error)})
 
 
 def tenant_of(subject: str) -> str:

@@ -1,13 +1,12 @@
 """A fold fed by a tail: what everybody who only reads does. Never decides, never writes, may be thrown away.
 
-What cannot be decoded is counted, logged and passed over, and parked by the service that owns the stream: a projection
-must not stop because of one message, and it is the scheduler that stalls a run. Whatever raises in `apply` is our own
-bug and ends `run`, loudly.
+What cannot be decoded is counted, logged and skipped: a projection must not stop because of one message,
+and it is the scheduler that stalls a run. Whatever raises in `apply` is our own bug and ends `run`, loudly.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from headrace.contracts import codec
@@ -18,7 +17,6 @@ from headrace.contracts.errors import (
     UnavailableError,
 )
 from headrace.contracts.events import StoredMessage
-from headrace.contracts.failure import Failure
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import EventLog, Stored, Tail
 
@@ -45,9 +43,7 @@ class Projection:
         clock: Clock,
         apply: Callable[[Stored, StoredMessage], None],
         reset: Callable[[], None],
-        park: Callable[[Stored, Failure], Awaitable[None]] | None = None,
     ) -> None:
-        self._park = park
         self._log, self._clock = eventlog, clock
         self.stream, self._filters = stream, tuple(filters)
         self._apply, self._reset = apply, reset
@@ -69,9 +65,7 @@ class Projection:
                 self._moved.set()
                 await self._clock.sleep(0)  # a long replay lets requests and beats through
                 for stored in await tail.batch(max_count=BATCH_MAX, wait_s=WAIT_S):
-                    failure = self._fold(stored)
-                    if failure is not None and self._park is not None:
-                        await self._park(stored, failure)
+                    self._fold(stored)
         finally:
             await tail.stop()
 
@@ -115,9 +109,7 @@ class Projection:
                 log.warning("projection.waits", extra={"stream": self.stream, "why": str(error)})
                 await self._clock.sleep(RETRY_S)
 
-    def _fold(self, stored: Stored) -> Failure | None:
-        """Why the message will never be read, when it is malformed."""
-        failure = None
+    def _fold(self, stored: Stored) -> None:
         try:
             message = codec.decode(stored.body)
         except NewerSchemaError as error:
@@ -125,7 +117,6 @@ class Projection:
             log.warning("projection.newer_schema", extra={"seq": stored.seq, "why": str(error)})
         except MalformedMessageError as error:
             self.malformed += 1
-            failure = error.failure()
             log.error(
                 "projection.malformed",
                 extra={"stream": self.stream, "seq": stored.seq, "subject": stored.subject, "why": str(error)},
@@ -133,4 +124,3 @@ class Projection:
         else:
             self._apply(stored, message)
         self.seq = stored.seq
-        return failure

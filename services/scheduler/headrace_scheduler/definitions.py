@@ -8,7 +8,6 @@ from headrace.contracts.codec import decode
 from headrace.contracts.errors import CorruptError, NotFoundError
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker, Stored
-from headrace.runtime.park import Parking
 from headrace.runtime.projection import Projection
 
 DEFINITIONS_ALL: Final = "hr.def.>"
@@ -17,7 +16,7 @@ DEFINITIONS_ALL: Final = "hr.def.>"
 class Definitions:
     """What is registered, by tenant and pipeline. `fold.run` is a supervised child."""
 
-    def __init__(self, broker: Broker, clock: Clock, *, source: str) -> None:
+    def __init__(self, broker: Broker, clock: Clock) -> None:
         self._broker = broker
         self.newest: dict[str, dict[str, str]] = {}
         """tenant → pipeline → newest digest. Shared with the partitions, which start children by name."""
@@ -29,7 +28,6 @@ class Definitions:
             clock=clock,
             apply=self._apply,
             reset=self._reset,
-            park=Parking(broker, clock, source=source),
         )
 
     def _reset(self) -> None:

@@ -67,7 +67,7 @@ class Scheduler:
             on_gained=self._on_gained,
             on_lost=self._on_lost,
         )
-        plans, definitions = Plans(broker), Definitions(broker, clock, source=source)
+        plans, definitions = Plans(broker), Definitions(broker, clock)
         self._definitions = definitions
         self._shared = Shared(
             broker=broker,

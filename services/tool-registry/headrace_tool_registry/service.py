@@ -13,7 +13,6 @@ from headrace.runtime.api import Api
 from headrace.runtime.clock import Clock, rfc3339
 from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import Broker, Stored
-from headrace.runtime.park import Parking
 from headrace.runtime.presence import Condition, Presence
 from headrace.runtime.projection import Projection
 from headrace.runtime.supervisor import Supervisor
@@ -58,7 +57,6 @@ class ToolRegistry:
             clock=clock,
             apply=self._apply,
             reset=self._reset,
-            park=Parking(broker, clock, source=self._source),
         )
         self._presence = Presence(
             broker,

@@ -79,14 +79,13 @@ async def test_input_51_garbage_on_every_subject_is_parked_and_the_consumers_go_
     """Non-JSON bytes, an empty message and 8 KiB of headers: parked with their bytes, acknowledged, counted."""
     big = {f"x-{number}": "y" * 200 for number in range(40)}
     run_subject = f"hr.evt.default.double.{ids.partition_of('r'):02d}.r.report.attempt-succeeded"
-    commands = ("hr.cmd.default.run-start", "hr.cmd.default.nonsense", "hr.trig.default.any")
-    targets = (*commands, run_subject, "hr.def.default.nonsense")
+    targets = ("hr.cmd.default.run-start", "hr.cmd.default.nonsense", "hr.trig.default.any", run_subject)
     async with running_scheduler(broker):
         await put(broker, DOUBLE)
         for target in targets:
             await broker.append(target, b"\xff\x00 not json")
             await broker.append(target, b"")
-        for target in commands:
+        for target in targets[:3]:
             await broker.append(target, b"{}", headers=big)
 
         async def parked() -> int:

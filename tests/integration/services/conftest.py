@@ -16,7 +16,7 @@ from headrace.runtime.supervisor import Supervisor
 
 Start = Callable[..., Awaitable[Hosted]]
 
-NEEDED = (subjects.TOOLS, subjects.SESSIONS, subjects.SYSTEM, subjects.DEAD, *subjects.runs_streams())
+NEEDED = (subjects.TOOLS, subjects.SESSIONS, subjects.SYSTEM, *subjects.runs_streams())
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 from tests.conftest import Connect, until
 from tests.integration.services.conftest import Start
 
-from headrace.contracts import codec, subjects
-from headrace.contracts.events import MessageParked, ToolName, ToolSpec
+from headrace.contracts.events import ToolName, ToolSpec
 from headrace.contracts.live import Empty, StateHash, ToolList, ToolQuery
 from headrace.pipeline.builtin_tools import builtin_tools
 from headrace.runtime.api import ServiceError, call
@@ -175,24 +174,3 @@ async def test_otp_s2_the_catalogue_is_identical_within_two_seconds_of_a_restart
 
     assert after == before
     assert asyncio.get_running_loop().time() - began_s < 2.0
-
-
-async def test_input_51_garbage_among_tools_is_parked_once_over_two_starts(streams: Broker, start: Start) -> None:
-    """The catalogue goes on behind it, and the next replica finds it parked already."""
-    await start(ToolRegistry, config=Config(), builtin=())
-    for body in (b"\xff\x00 not json", b""):
-        await streams.append("hr.tool.default.nonsense", body)
-    await ask(streams, "register", SPEC, ToolSpec)
-
-    async def parked() -> list[bytes]:
-        kept = [codec.decode(stored.body) async for stored in streams.read(subjects.DEAD, ("hr.dead.>",))]
-        return [message.data.body for message in kept if isinstance(message, MessageParked)]
-
-    async def both() -> bool:
-        return len(await parked()) >= 2
-
-    await until(both, within_s=5, what="parked messages")
-    await start(ToolRegistry, config=Config(), builtin=())  # ready: it has read everything
-
-    assert await parked() == [b"\xff\x00 not json", b""]
-    assert [spec.tool for spec in (await ask(streams, "list", Empty(), ToolList)).tools] == [SPEC.tool]
