@@ -147,7 +147,7 @@ def import_(
 
 @app.command()
 def plan(file: File, inputs: Inputs = None, as_json: Json = False) -> None:
-    """Show the graph that would run: order, defaults, queues, times, and how many calls it makes. Runs nothing."""
+    """Show the graph that would run. Order, defaults, queues, times, how many calls it makes; runs nothing."""
     from headrace.cli.planning import plan_command
 
     raise _Ended(plan_command(file, inputs or (), as_json=as_json))
