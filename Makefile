@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready-dev
 SETUP_RUN := $(VENV)/.ready-run
 
-.PHONY: setup demo test lint unit proto simulate soak bench bench-quick clean
+.PHONY: setup demo test lint unit proto simulate fuzz soak bench bench-quick clean
 
 setup: $(SETUP)
 
@@ -44,6 +44,9 @@ proto: $(SETUP)
 simulate: $(SETUP)
 	$(BIN)/python -m tests.simulation.run --seeds 2000
 	HEADRACE_SIM_KILLS=1000 $(BIN)/pytest tests/simulation/test_killed_owner.py
+
+fuzz: $(SETUP)
+	HEADRACE_FUZZ=1000000 $(BIN)/pytest tests/unit/pipeline/test_fuzz.py
 
 # SOAK random kills (a tenth as many clusters of 200 runs); about half an hour, and an hour at most. `make soak SOAK=20
 # SOAK_PARTS=tests/chaos` is a part of it.

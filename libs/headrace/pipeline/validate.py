@@ -130,7 +130,7 @@ class _Shapes:
             "map": self._map,
             "record": lambda value, shape, path: self.record(value, shape.record, path),
             "template": lambda value, _, path: self._tree(value, path),
-            "list expression": lambda value, _, path: self._tree(value, path),
+            "list expression": self._items,
             "json": lambda value, _, path: self._no_expressions(value, path, "`vars` are constants"),
         }
 
@@ -293,6 +293,12 @@ class _Shapes:
             parse_duration_ms(value)
         except DurationError as error:
             self.report.value(path, "E1108", error.text, error.hint)
+
+    def _items(self, value: Any, _: Shape, path: Path) -> None:
+        if isinstance(value, (str, list)):
+            self._tree(value, path)
+        else:
+            self._type(path, "an expression or a list", value)
 
     def _written(self, value: Any, shape: Shape, path: Path) -> None:
         """Text with a grammar of its own."""

@@ -34,7 +34,7 @@ def reading(path: str) -> str:
         ([], []),
     ],
 )
-def test_a_template_is_rendered(tree: Any, expected: Any) -> None:
+def test_otp_n5_a_template_keeps_types_and_literals(tree: Any, expected: Any) -> None:
     """Exactly one expression keeps its type, inside text all becomes text; the source compiles to the same."""
     template = compile_template(tree)
     assert render(template, SCOPE) == expected

@@ -265,7 +265,7 @@ def _message() -> Any:
     return rendered("llm: {messages: [{role: user, content: x}]}")["messages"][0]
 
 
-def test_every_key_of_the_table_has_an_effect_or_is_named() -> None:
+def test_otp_n13_every_key_of_the_table_has_an_effect_or_is_named() -> None:
     """A key that is accepted and ignored would be a lie; a test for a key that is gone would be dead."""
     keys = {(row.where, row.key) for row in SCHEMA}
     assert keys == set(EFFECTS) | WITHOUT_EFFECT
@@ -273,7 +273,7 @@ def test_every_key_of_the_table_has_an_effect_or_is_named() -> None:
 
 
 @pytest.mark.parametrize("key", list(EFFECTS), ids=[".".join(key) for key in EFFECTS])
-def test_a_key_does_what_it_says(key: tuple[str, str]) -> None:
+def test_otp_n13_a_key_does_what_it_says(key: tuple[str, str]) -> None:
     """The plan differs by it."""
     assert EFFECTS[key]()
 
