@@ -206,6 +206,10 @@ class Stage:
             assert not order.decision  # a decision cannot name itself
             order = msgspec.structs.replace(order, decision=made.id, version=made.data.version)
         assert order.decision
+        kept, inst = self._shown.get(order.path), self.run.get(order.path)
+        stands = kept is not None and inst is not None and kept.decision == inst.decision != order.decision
+        if stands and kept.attempt == order.attempt:
+            return  # of a decision that lost: executors have both, and the answer to this one counts for nothing
         self._shown[order.path] = order
 
     def order(self, path: str) -> ev.Order:
