@@ -56,8 +56,16 @@ REVIEW = {
     "child": {"pipeline": "publish", "with": {"title": "Review"}},
     "pause": {"needs": ["child"], "wait": {"for": "10m"}},
     "fix": {"needs": ["pause"], "when": "size(steps.list.output.paths) > 10", "tool": "demo.fix", "with": {}},
+    "poll": {"needs": ["fix"], "until": "iteration > 1", "max_iterations": 3, "tool": "demo.poll", "with": {}},
+    "route": {
+        "needs": ["fix"],
+        "switch": [
+            {"when": "false", "steps": {"a": {"tool": "demo.a"}}},
+            {"default": {"steps": {"b": {"tool": "demo.b"}}}},
+        ],
+    },
 }
-"""The pipeline that the examples belong to: a tool, a bounded map, a child, a timer and a condition."""
+"""The pipeline that the examples belong to: a tool, a map, a child, a timer, a condition, a loop and a switch."""
 
 
 def review_plan() -> Plan:
@@ -187,6 +195,8 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ev.StepSkipped(path="fix", reason="its condition is false"),
         ev.StepCancelled(path="child"),
         ev.ForeachStarted(path="review", items=inline(["src/a.py", "src/b.py"]), count=2),
+        ev.LoopStarted(path="poll", carry=inline({"page": 1})),
+        ev.ScopeStarted(path="route", attempt=1, due_ms=NOON_MS + 60_000, case=1),
         ev.TimerSet(
             path="list",
             timer="retry",

@@ -27,6 +27,11 @@ TESTED_BY = {
     "headrace/pipeline/importer/scope": "unit/pipeline/importer/test_templates.py",
     "headrace/pipeline/importer/sources": "unit/pipeline/importer/test_value_steps.py",
     "headrace/pipeline/importer/unit": "unit/pipeline/importer/test_steps.py",
+    # parts of one pure core, tested as the one thing that they are
+    "headrace_scheduler/asking": "unit/scheduler/test_nesting.py",
+    "headrace_scheduler/containers": "unit/scheduler/test_nesting.py",
+    "headrace_scheduler/ends": "unit/scheduler/test_nesting.py",
+    "headrace_scheduler/instances": "unit/scheduler/test_state.py",
     # the command line is tested as a command, because that is what it is
     "headrace/cli/admin": "e2e/test_exit_codes.py",
     "headrace/cli/app": "e2e/test_exit_codes.py",

@@ -239,6 +239,10 @@ def once_each(messages: list[tuple[Stored, ev.StoredMessage]]) -> Counter[tuple[
                 assert event.attempt == current.get((run, event.path), 0) + 1, (stored.seq, event)
                 assert ends[(run, event.path)] == 0, f"{run}/{event.path} scheduled after its end, at {stored.seq}"
                 current[(run, event.path)] = event.attempt
+            elif isinstance(event, ev.ScopeStarted):
+                assert event.attempt == current.get((run, event.path), 0) + 1, (stored.seq, event)
+                assert ends[(run, event.path)] == 0, f"{run}/{event.path} entered after its end, at {stored.seq}"
+                current[(run, event.path)] = event.attempt
             elif isinstance(event, ev.StepCompleted | ev.StepFailed | ev.StepSkipped | ev.StepCancelled):
                 ends[(run, event.path)] += 1
                 attempt = getattr(event, "attempt", 0)

@@ -4,6 +4,7 @@ It knows neither the engine's state nor its fold. `see` takes the messages of a 
 that may not be.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,8 @@ BY_TIME: Final = frozenset(
     ("timeout", "deadline_exceeded", "executor_lost", "outcome_unknown", "order_expired", "schedule_to_start")
 )
 """Failures that the engine itself declares, without a report."""
+MARKS: Final = re.compile(r"\[\d+\]|\(\d+\)|#\d+")
+EMPTY: Final[Mapping[str, Any]] = {}
 TERMINAL: Final = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 
 Steps = Mapping[str, Mapping[str, Any]]
@@ -43,7 +46,7 @@ class Step:
     """A step instance."""
 
     phase: str = "waiting"
-    """waiting, running, sleeping, fanned, child, or how it ended."""
+    """waiting, running, sleeping, fanned, turning, inside, child, or how it ended."""
     attempt: int = 0
     attempts: dict[int, Attempt] = field(default_factory=dict)
     child: str = ""
@@ -53,6 +56,18 @@ class Step:
     ended_ms: int = 0
     ended_seq: int = 0
     ended: bool = False
+    case: int = 0
+    """Of a switch: the one that was chosen."""
+
+
+def block_of(body: Mapping[str, Any], case: int) -> Steps:
+    """The steps inside of a step: of a group, or of a case of a switch."""
+    chosen = body
+    if "switch" in body:
+        chosen = body["switch"][case]
+        chosen = chosen.get("default", chosen)
+    found: Steps = chosen.get("steps", EMPTY)
+    return found
 
 
 class RunHistory:
@@ -97,10 +112,16 @@ class RunHistory:
 
     def effect(self, path: str) -> str:
         """What the definition says a second call would do."""
-        return str(self._node(path).get("effect", "idempotent"))
+        return str(self.node(path).get("effect", "idempotent"))
 
-    def _node(self, path: str) -> Mapping[str, Any]:
-        return self.definition.get(path.split("[")[0].split("?")[0], {})
+    def node(self, path: str) -> Mapping[str, Any]:
+        """What the definition says of a step instance, or of one that an evaluation is for."""
+        steps, body = self.definition, EMPTY
+        for part in MARKS.sub("", path.partition("?")[0]).rstrip("/").split("/"):
+            name, _, case = part.partition(":")
+            body = steps.get(name, EMPTY)
+            steps = block_of(body, int(case or 0))
+        return body
 
     # --- identities --------------------------------------------------------------------------------------------------
 
@@ -212,6 +233,10 @@ class RunHistory:
                 self._end(seq, time_ms, event.path, "cancelled")
             case ev.ForeachStarted():
                 self._begin(seq, event.path).phase = "fanned"
+            case ev.LoopStarted():
+                self._begin(seq, event.path).phase = "turning"
+            case ev.ScopeStarted():
+                self._enter(seq, event)
             case ev.TimerSet():
                 self._set_timer(seq, event)
             case ev.TimerFired():
@@ -232,11 +257,59 @@ class RunHistory:
             self.complain(f"{seq}: {path} begins again after it {step.phase}")
         if self.status != "running":
             self.complain(f"{seq}: {path} begins while the run is {self.status}")
-        if path in self.definition:
-            waiting = [need for need in self._node(path).get("needs", ()) if not self.steps.get(need, Step()).ended]
+        self._check_around(seq, path)
+        if path[-1] not in "])" and "?" not in path:
+            scope = path[: path.rfind("/") + 1]
+            needs = (scope + need for need in self.node(path).get("needs", ()))
+            waiting = [need for need in needs if self.node(need) is not EMPTY and not self._has_ended(need)]
             if waiting:
                 self.complain(f"{seq}: {path} begins before {waiting} ended")
         return step
+
+    def _has_ended(self, path: str) -> bool:
+        return self.steps.get(path, Step()).ended
+
+    def _check_around(self, seq: int, path: str) -> None:
+        """What it is a part of, or stands in, must be under way, and just that attempt and that iteration of it."""
+        if "?" in path:
+            return
+        if path[-1] in "])":
+            whole, number = path[:-1].rsplit("[" if path[-1] == "]" else "(", 1)
+            phase = self.steps.get(whole, Step()).phase
+            if phase != ("fanned" if path[-1] == "]" else "turning"):
+                self.complain(f"{seq}: {path} begins while {whole} is {phase}")
+            if path[-1] == ")" and int(number) > 0 and not self._has_ended(f"{whole}({int(number) - 1})"):
+                self.complain(f"{seq}: {path} begins before the iteration before it ended")
+        elif "/" in path:
+            scope = path[: path.rfind("/")]
+            owner = self.steps.get(re.sub(r"(#\d+)?(:\d+)?$", "", scope), Step())
+            if owner.phase != "inside" or not self._scope(path).startswith(self._current(owner, scope)):
+                self.complain(f"{seq}: {path} begins while what is around it is {owner.phase}, attempt {owner.attempt}")
+
+    def _scope(self, path: str) -> str:
+        return path[: path.rfind("/") + 1]
+
+    def _current(self, owner: Step, scope: str) -> str:
+        """The scope that a group's current attempt has."""
+        base = re.sub(r"(#\d+)?(:\d+)?$", "", scope)
+        later = f"#{owner.attempt}" if owner.attempt > 1 else ""
+        return f"{base}{later}" + (f":{owner.case}" if ":" in scope.rpartition("/")[2] else "") + "/"
+
+    def _enter(self, seq: int, event: ev.ScopeStarted) -> None:
+        step = self._begin(seq, event.path)
+        if event.attempt != step.attempt + 1:
+            self.complain(f"{seq}: {event.path} is entered as attempt {event.attempt} after {step.attempt}")
+        if event.attempt > 1 and (step.phase != "sleeping" or step.timer != "retry"):
+            self.complain(f"{seq}: attempt {event.attempt} of {event.path} follows no retry timer")
+        step.phase, step.attempt, step.case = "inside", event.attempt, event.case
+
+    def _leave(self, seq: int, step: Step, path: str) -> None:
+        later = f"#{step.attempt}" if step.attempt > 1 else ""
+        body = self.node(path)
+        scope = path + later + (f":{step.case}" if "switch" in body else "") + "/"
+        still = [name for name in block_of(body, step.case) if not self._has_ended(scope + name)]
+        if still:
+            self.complain(f"{seq}: {path} completed while {still} have not ended")
 
     def _schedule(self, seq: int, time_ms: int, message: ev.RunDecided, event: ev.StepScheduled) -> None:
         step = self._begin(seq, event.path)
@@ -261,6 +334,8 @@ class RunHistory:
         elif step.phase == "child":
             if step.child_report is None or step.child_report.data.status != "completed":
                 self.complain(f"{seq}: {event.path} completed though its child did not")
+        elif step.phase == "inside":
+            self._leave(seq, step, event.path)
         elif event.report:
             self.complain(f"{seq}: {event.path} completed by a report while it was {step.phase}")
         elif step.phase == "sleeping" and time_ms < step.timer_due_ms - SKEW_MS:

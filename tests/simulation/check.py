@@ -126,7 +126,7 @@ def _is_after_end(record: Record, call: Called, ended: bool, ended_ms: int) -> b
 
 def _retried_unknown(run: RunHistory, call: Called, what: str) -> list[str]:
     """With `on_unknown: fail` a call follows another only when the other is known to have failed."""
-    node = run.definition[call.path.split("[")[0]]
+    node = run.node(call.path)
     before = run.steps[call.path].attempts.get(call.attempt - 1)
     if before is None or not before.claims or node.get("on_unknown", "fail") == "retry":
         return []

@@ -12,6 +12,8 @@ from headrace.contracts.canonical import sha256_hex
 from headrace.pipeline.definitions import Definition
 
 POOL: Final = 48
+HELD: Final = 24
+"""Of pipelines with steps inside of steps."""
 STEPS_MAX: Final = 6
 CHAIN: Final = 20
 """Steps of the chain that owners are killed in the middle of."""
@@ -54,7 +56,8 @@ def pipelines() -> tuple[Pipeline, ...]:
     """The pool; the first three are the children that others start."""
     children = tuple(pipeline(f"child-{number}", _child(number)) for number in range(3))
     parents = tuple(pipeline(f"p-{number}", _parent(random.Random(number), children)) for number in range(POOL))
-    return (*children, *parents)
+    held = tuple(pipeline(f"h-{number}", _holding(random.Random(f"held/{number}"), children)) for number in range(HELD))
+    return (*children, *parents, *held)
 
 
 @functools.cache
@@ -131,6 +134,51 @@ def _parent(draw: random.Random, children: tuple[Pipeline, ...]) -> dict[str, An
             step["when"] = "inputs.n > 1"
         steps[f"s{number}"] = step
     return steps
+
+
+def _holding(draw: random.Random, children: tuple[Pipeline, ...]) -> dict[str, Any]:
+    """Groups, cases, loops and windows over them, one after the other or side by side."""
+    steps: dict[str, Any] = {}
+    for number in range(draw.randrange(1, 4)):
+        step = _held(draw, children, f"s{number}", depth=1)
+        if steps and draw.random() < 0.5:
+            step["needs"] = [draw.choice(list(steps))]
+        steps[f"s{number}"] = step
+    return steps
+
+
+def _held(draw: random.Random, children: tuple[Pipeline, ...], name: str, *, depth: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {}
+    for number in range(draw.randrange(1, 4)):
+        own = f"{name}_{number}"
+        deeper = depth < 3 and draw.random() < 0.3
+        step = _held(draw, children, own, depth=depth + 1) if deeper else _step(draw, children, list(inner))
+        if inner and draw.random() < 0.5:
+            step["needs"] = [draw.choice(list(inner))]
+        inner[own] = step
+    body: dict[str, Any] = {
+        "steps": inner,
+        "outputs": {"n": "${{ steps.?" + next(reversed(inner)) + ".?status.orValue('') }}"},
+    }
+    if draw.random() < 0.4:
+        body["retry"] = {"attempts": 2, "initial": "300ms", "on": ["unavailable", "timeout", "fatal"]}
+    match draw.randrange(5):
+        case 0:
+            return {
+                "switch": [{"when": "inputs.n > 1", **_case(body)}, {"default": {"steps": {f"{name}_d": call(ms=40)}}}]
+            }
+        case 1:
+            return body | {"while": "iteration < inputs.n", "max_iterations": 5, "carry": {"n": ""}}
+        case 2:
+            return body | {"until": "iteration >= 1", "max_iterations": 5}
+        case 3:
+            parallel = {"max_parallel": draw.choice((1, 2, 8)), "on_item_error": draw.choice(("fail", "continue"))}
+            return body | parallel | {"foreach": "${{ [1, 2, 3, 4].filter(e, e <= inputs.n + 1) }}"}
+    return body | {"timeout": draw.choice(("1s", "60s"))}
+
+
+def _case(body: dict[str, Any]) -> dict[str, Any]:
+    return {"steps": body["steps"], "outputs": body["outputs"]}
 
 
 def _step(draw: random.Random, children: tuple[Pipeline, ...], earlier: list[str]) -> dict[str, Any]:

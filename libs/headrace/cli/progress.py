@@ -128,7 +128,7 @@ class LineProgress:
             case ev.ForeachStarted(path=path, count=count):
                 return f"{path}  running  {count} items"
             case ev.StepCompleted(path=path) | ev.StepSkipped(path=path) | ev.StepCancelled(path=path):
-                return "" if path.endswith("]") else self._step(path)
+                return "" if path[-1] in "])" else self._step(path)
             case ev.StepFailed(path=path) | ev.TimerSet(path=path):
                 return self._step(path)
             case ev.ChildStarted(path=path, child=child):

@@ -26,7 +26,7 @@ class StepView:
     began_ms: int = 0
     ended_ms: int = 0
     count: int = -1
-    """Items of a `foreach`; −1 for other steps."""
+    """Items of a `foreach`, iterations so far of a loop; −1 for other steps."""
     done: int = 0
     """Items that have ended."""
     failed: int = 0
@@ -48,8 +48,10 @@ class StepView:
 
     @property
     def item_of(self) -> str:
-        """The `foreach` step that it is an item of; empty for others."""
-        return self.path.rpartition("[")[0] if self.path.endswith("]") else ""
+        """The step that it is an item or an iteration of; empty for others."""
+        if self.path[-1] not in "])":
+            return ""
+        return self.path.rpartition("[" if self.path[-1] == "]" else "(")[0]
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class RunView:
         return tuple(kept[path] for path in sorted(kept))
 
     def top(self) -> Iterator[StepView]:
-        """Its steps without the items of `foreach` steps, which those count."""
+        """Its steps without items and iterations, which their steps count."""
         return (step for step in self.steps.values() if not step.item_of)
 
     def take(self, message: ev.StoredMessage, *, seq: int = 0) -> list[ev.DecisionEvent]:
@@ -141,10 +143,13 @@ class RunView:
             self.status = "running"
         step = self._step(event.path, at_ms)
         match event:
-            case ev.StepScheduled(attempt=attempt):
-                step.status, step.attempt, step.due_ms = "scheduled", attempt, 0
+            case ev.StepScheduled(attempt=attempt) | ev.ScopeStarted(attempt=attempt):
+                scheduled = isinstance(event, ev.StepScheduled)
+                step.status, step.attempt, step.due_ms = "scheduled" if scheduled else "running", attempt, 0
             case ev.ForeachStarted(count=count):
                 step.status, step.count = "running", count
+            case ev.LoopStarted():
+                step.status, step.count = "running", 0
             case ev.TimerSet(timer=timer, due_ms=due_ms, failure=failure):
                 step.status = "retrying" if timer == "retry" else "waiting"
                 step.due_ms, step.failure = due_ms, failure or step.failure
@@ -180,6 +185,7 @@ class RunView:
         parent = self.steps.get(step.item_of) if step.item_of else None
         if parent is not None:
             parent.done += 1
+            parent.count = max(parent.count, parent.done)  # nobody knows how many iterations come
             parent.failed += status == "failed"
 
 
@@ -190,6 +196,8 @@ _StepEvent = (
     | ev.StepSkipped
     | ev.StepCancelled
     | ev.ForeachStarted
+    | ev.LoopStarted
+    | ev.ScopeStarted
     | ev.TimerSet
     | ev.TimerFired
     | ev.ChildStarted

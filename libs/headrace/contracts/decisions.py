@@ -39,6 +39,8 @@ class RunCompleted(Event, frozen=True, tag="io.headrace.run.completed.v1"):
     """Every reachable step is terminal and none failed the run."""
 
     outputs: Value
+    degraded: bool = False
+    """A step failed and was tolerated, or something stood in for it."""
 
 
 class RunFailed(Event, frozen=True, tag="io.headrace.run.failed.v1"):
@@ -144,6 +146,25 @@ class ForeachStarted(Event, frozen=True, tag="io.headrace.foreach.started.v1"):
     count: int
 
 
+class LoopStarted(Event, frozen=True, tag="io.headrace.loop.started.v1"):
+    """A `while` or `until` begins; its iterations are `<path>(0)`, `<path>(1)` …, one at a time."""
+
+    path: str
+    carry: Value
+    """What the first iteration is given."""
+
+
+class ScopeStarted(Event, frozen=True, tag="io.headrace.scope.started.v1"):
+    """One attempt of a group begins, or the chosen case of a switch: its steps exist from here on."""
+
+    path: str
+    attempt: int
+    due_ms: int
+    """Instant at which the attempt is over."""
+    case: int = 0
+    """Which of the switch's cases, from 0."""
+
+
 class TimerSet(Event, frozen=True, tag="io.headrace.timer.set.v1"):
     """The step waits: `retry` after a failed attempt, `wait` for its own sake, `deferred` on an executor's word."""
 
@@ -205,6 +226,8 @@ DecisionEvent = (
     | StepSkipped
     | StepCancelled
     | ForeachStarted
+    | LoopStarted
+    | ScopeStarted
     | TimerSet
     | TimerFired
     | ChildStarted

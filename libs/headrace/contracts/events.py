@@ -13,6 +13,7 @@ from headrace.contracts.decisions import ChildStarted as ChildStarted
 from headrace.contracts.decisions import DecisionEvent as DecisionEvent
 from headrace.contracts.decisions import Event as Event
 from headrace.contracts.decisions import ForeachStarted as ForeachStarted
+from headrace.contracts.decisions import LoopStarted as LoopStarted
 from headrace.contracts.decisions import RunBlocked as RunBlocked
 from headrace.contracts.decisions import RunCancelled as RunCancelled
 from headrace.contracts.decisions import RunCancelling as RunCancelling
@@ -22,6 +23,7 @@ from headrace.contracts.decisions import RunFailed as RunFailed
 from headrace.contracts.decisions import RunPaused as RunPaused
 from headrace.contracts.decisions import RunResumed as RunResumed
 from headrace.contracts.decisions import RunStalled as RunStalled
+from headrace.contracts.decisions import ScopeStarted as ScopeStarted
 from headrace.contracts.decisions import StepCancelled as StepCancelled
 from headrace.contracts.decisions import StepCompleted as StepCompleted
 from headrace.contracts.decisions import StepFailed as StepFailed

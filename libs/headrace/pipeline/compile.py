@@ -15,7 +15,7 @@ from headrace.pipeline.definitions import Definition, child_files, decode_defini
 from headrace.pipeline.graph import check_graph
 from headrace.pipeline.numbering import Numbering, budget_of, duration_ms
 from headrace.pipeline.pending import PENDING
-from headrace.pipeline.plan import Child, ConcurrencyKey, CronTrigger, Plan
+from headrace.pipeline.plan import Block, Child, ConcurrencyKey, CronTrigger, Node, Plan
 from headrace.pipeline.positions import Positions
 from headrace.pipeline.problems import RefusedDefinitionError
 from headrace.pipeline.schedules import UTC
@@ -111,11 +111,23 @@ def plan_of(definition: Definition, checked: Checked) -> Plan:
             if "event" in given
         ),
         blocks=blocks,
+        kept=_kept(blocks, nodes),
         budget=budget_of(limits.get("budget")),
         concurrency=_concurrency(limits.get("concurrency", {}), checked),
         crons=tuple(_cron(given, condition) for given, condition in triggers if "cron" in given),
         retain_ms=duration_ms(document, "retain", 0) if "retain" in document else None,
     )
+
+
+def _kept(blocks: tuple[Block, ...], nodes: tuple[Node, ...]) -> frozenset[int]:
+    found: set[int] = set()
+    for node in nodes:
+        block = node.block if node.compensate is not None else -1
+        while block >= 0 and block not in found:
+            found.add(block)
+            owner = blocks[block].owner
+            block = nodes[owner].block if owner >= 0 else -1
+    return frozenset(found)
 
 
 def _concurrency(given: Mapping[str, Any], checked: Checked) -> ConcurrencyKey | None:

@@ -7,7 +7,6 @@ expressions. Whoever teaches the engine a key deletes its entry here, and the ke
 from collections.abc import Mapping
 from typing import Final
 
-_BLOCKS: Final = "scopes of steps inside a step"
 _WAITING: Final = "steps that wait for somebody"
 _RECOVERY: Final = "steps that stand in for others"
 _SCHEDULES: Final = "schedules"
@@ -15,10 +14,6 @@ _COST: Final = "prices and budgets"
 _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
-    "step.steps": _BLOCKS,
-    "step.switch": _BLOCKS,
-    "step.while": _BLOCKS,
-    "step.until": _BLOCKS,
     "step.signal": _WAITING,
     "step.approval": _WAITING,
     "step.emit": "events out of runs",

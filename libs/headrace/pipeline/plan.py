@@ -281,6 +281,8 @@ class Plan:
     triggers: tuple[TriggerSpec, ...] = ()
     """Events that start the pipeline once its definition is armed."""
     blocks: tuple[Block, ...] = ()
+    kept: frozenset[int] = frozenset()
+    """Blocks with a step, at any depth, that may have to be undone: what is known of their instances outlives them."""
     budget: Budget | None = None
     concurrency: ConcurrencyKey | None = None
     crons: tuple[CronTrigger, ...] = ()

@@ -19,6 +19,7 @@ from headrace.contracts.events import (
     ChildStarted,
     DecisionEvent,
     ForeachStarted,
+    LoopStarted,
     RunBlocked,
     RunCancelled,
     RunCancelling,
@@ -29,6 +30,7 @@ from headrace.contracts.events import (
     RunPaused,
     RunResumed,
     RunStalled,
+    ScopeStarted,
     StepCancelled,
     StepCompleted,
     StepFailed,
@@ -150,7 +152,7 @@ def _step(event: DecisionEvent) -> tuple[str, str] | None:
             return path, "scheduled"
         case TimerSet(path=path, timer=timer):
             return path, "retrying" if timer == "retry" else "waiting"
-        case ForeachStarted(path=path) | ChildStarted(path=path):
+        case ForeachStarted(path=path) | LoopStarted(path=path) | ScopeStarted(path=path) | ChildStarted(path=path):
             return path, "running"
         case StepCompleted(path=path):
             return path, "completed"

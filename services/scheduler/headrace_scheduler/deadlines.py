@@ -3,30 +3,48 @@
 from typing import Final
 
 from headrace.contracts import names
-from headrace.pipeline.plan import Plan, node_of
+from headrace.pipeline.plan import Plan, RetryPolicy, node_of
+from headrace_scheduler.paths import OUTPUTS, whole_of
+from headrace_scheduler.records import Run
 
 GRACE_MS: Final = 5_000
 """Between an executor's own deadline and the engine's: its report of the timeout should win."""
-OUTPUTS: Final = "?outputs"
-"""The evaluation of a run's outputs, which belongs to no step."""
+_EVALUATION: Final = RetryPolicy()
 
 
 def timeout_ms(plan: Plan, path: str) -> int:
     """How long one attempt of an instance may take."""
-    return names.ATTEMPT_TIMEOUT_MS if path == OUTPUTS else node_of(plan, path).timeout_ms
+    return names.ATTEMPT_TIMEOUT_MS if "?" in path else node_of(plan, path).timeout_ms
 
 
-def step_deadline_ms(plan: Plan, path: str, *, first_ms: int) -> int:
-    """The instant at which all attempts of an instance that began at `first_ms` are over."""
-    return first_ms + (names.STEP_DEADLINE_MS if path == OUTPUTS else node_of(plan, path).deadline_ms)
+def retry_policy(plan: Plan, path: str) -> RetryPolicy:
+    """How often an instance is tried."""
+    return _EVALUATION if "?" in path else node_of(plan, path).retry
 
 
-def attempt_window_ms(plan: Plan, path: str, *, run_deadline_ms: int, first_ms: int, at_ms: int) -> tuple[int, int]:
+def step_deadline_ms(run: Run, plan: Plan, path: str, *, now_ms: int = 0) -> int:
+    """The instant at which all attempts of an instance are over; those of a part with those of its whole.
+
+    Args:
+        now_ms: When it begins, for one that has not begun.
+    """
+    if path.endswith(OUTPUTS):
+        allowed_ms = names.STEP_DEADLINE_MS
+    elif "?" in path:
+        allowed_ms = min(names.STEP_DEADLINE_MS, node_of(plan, path).deadline_ms)
+    else:
+        allowed_ms, path = node_of(plan, path).deadline_ms, whole_of(path)
+    inst = run.get(path)
+    first_ms = inst.first_ms if inst is not None and inst.first_ms else now_ms
+    return first_ms + allowed_ms
+
+
+def attempt_window_ms(run: Run, plan: Plan, path: str, *, at_ms: int) -> tuple[int, int]:
     """For an order that goes out at `at_ms`: after when nobody may begin it, and when it is over."""
     not_after_ms = at_ms + names.SCHEDULE_TO_START_MS
     due_ms = min(
         not_after_ms + timeout_ms(plan, path) + GRACE_MS,
-        step_deadline_ms(plan, path, first_ms=first_ms),
-        run_deadline_ms,
+        step_deadline_ms(run, plan, path, now_ms=at_ms),
+        run.deadline_ms,
     )
     return min(not_after_ms, due_ms), due_ms

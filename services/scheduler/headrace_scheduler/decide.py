@@ -15,19 +15,26 @@ from headrace.contracts import events as ev
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ExpressionError
 from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import Plan, RetryPolicy, node_of
+from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler import starting
-from headrace_scheduler.deadlines import OUTPUTS, step_deadline_ms
+from headrace_scheduler.containers import ask_outputs
+from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.draft import Writer
-from headrace_scheduler.orders import (
-    bind_outputs,
-    content_for,
-    evaluable_here,
-    outputs_template,
-    render_outputs,
+from headrace_scheduler.ends import fail_attempt
+from headrace_scheduler.paths import OUTPUTS, is_inside
+from headrace_scheduler.records import (
+    ACTIVE,
+    CHILD,
+    INSIDE,
+    NULL,
+    RUNNING,
+    SLEEPING,
+    STANDING,
+    TIMELESS,
+    Inst,
+    Run,
+    is_claimed,
 )
-from headrace_scheduler.records import CHILD, FANNED, RUNNING, SLEEPING, Inst, Run, is_claimed
-from headrace_scheduler.retry import retry_delay_ms
 
 CANCEL_GRACE_MS: Final = 10_000
 """How long a cancelled run waits for its children to say that they stopped."""
@@ -93,7 +100,7 @@ def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Deci
         _settle_reports(writer)
         _settle_timers(writer, limits.lost)
         if writer.run.status == "running":
-            starting.start_ready(writer)
+            starting.start(writer)
         _finish_or_fail(writer)
     if not writer.events:
         return None
@@ -122,18 +129,24 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
     for path in run.active:
         inst = run.get(path)
         assert inst is not None, path
-        if inst.status == FANNED:
-            if _may_start_items(run, plan, inst):
-                return False
-        elif now_ms >= min(
-            inst.timer_ms if inst.status == SLEEPING else inst.due_ms,
-            step_deadline_ms(plan, path, first_ms=inst.first_ms),
-        ):
+        if now_ms >= _due_ms(run, plan, inst) or (inst.status in starting.HOLDERS and _may_move_on(run, plan, inst)):
             return False
     return True
 
 
-def _may_start_items(run: Run, plan: Plan, inst: Inst) -> bool:
+def _due_ms(run: Run, plan: Plan, inst: Inst) -> int:
+    """When time alone makes a decision about an active instance possible."""
+    deadline_ms = step_deadline_ms(run, plan, inst.path)
+    if inst.status in TIMELESS:
+        return deadline_ms
+    return min(inst.timer_ms if inst.status == SLEEPING else inst.due_ms, deadline_ms)
+
+
+def _may_move_on(run: Run, plan: Plan, inst: Inst) -> bool:
+    if inst.scope is not None:
+        return inst.scope.open == 0
+    if inst.turns is not None:
+        return not inst.turns.living
     foreach = node_of(plan, inst.path).foreach
     assert inst.fan is not None and foreach is not None, inst.path
     if inst.fan.cursor >= inst.fan.count:
@@ -161,12 +174,10 @@ def next_due_ms(run: Run, plan: Plan, *, now_ms: int) -> int | None:
     for path in run.active:
         inst = run.get(path)
         assert inst is not None, path
-        if inst.status == SLEEPING:
-            dues.append(inst.timer_ms)
-        elif inst.status in (RUNNING, CHILD):
-            dues.append(inst.due_ms)
-        if inst.status != FANNED:
-            dues.append(step_deadline_ms(plan, path, first_ms=inst.first_ms))
+        deadline_ms = step_deadline_ms(run, plan, path)
+        if inst.status not in TIMELESS:
+            dues.append(inst.timer_ms if inst.status == SLEEPING else inst.due_ms)
+        dues.append(deadline_ms)
     return min((due for due in dues if due > now_ms), default=None)
 
 
@@ -192,17 +203,19 @@ def _settle_cancelling(writer: Writer) -> None:
         inst = writer.run.edit(path)
         if inst.status == CHILD:
             writer.emit(ev.StepCancelled(path=path))
+    _cancel_active(writer, children=False)  # what was around them
     if writer.now_ms >= writer.run.cancel_due_ms or not writer.run.active:
         _cancel_active(writer, children=True)
         writer.emit(ev.RunCancelled(reason=writer.run.cancel_reason))
 
 
 def _cancel_active(writer: Writer, *, children: bool) -> None:
-    for path in list(writer.run.active):
+    run = writer.run
+    awaited = [] if children else [path for path in run.active if (inst := run.get(path)) and inst.status == CHILD]
+    for path in sorted(run.active, key=len, reverse=True):  # what is deepest first
         if writer.crowded:
             return
-        inst = writer.run.get(path)
-        if inst is not None and (children or inst.status != CHILD):
+        if not any(path == child or is_inside(child, path) for child in awaited):
             writer.emit(ev.StepCancelled(path=path))
 
 
@@ -249,36 +262,7 @@ def _succeed(writer: Writer, inst: Inst, report: str, value: Value | None) -> No
         writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report))
     if path == OUTPUTS:
         assert value is not None
-        writer.emit(ev.RunCompleted(outputs=value))
-
-
-def fail_attempt(writer: Writer, inst: Inst, failure: Failure) -> None:
-    """Schedule another attempt, or let the step fail."""
-    path, plan = inst.path, writer.plan
-    policy = RetryPolicy() if path == OUTPUTS else node_of(plan, path).retry
-    delay = retry_delay_ms(policy, run=writer.run.run, path=path, attempt=inst.attempt, failure=failure)
-    deadline_ms = step_deadline_ms(plan, path, first_ms=inst.first_ms)
-    if delay is not None and writer.now_ms + delay.delay_ms < deadline_ms:
-        writer.emit(
-            ev.TimerSet(
-                path=path,
-                timer="retry",
-                due_ms=writer.now_ms + delay.delay_ms,
-                attempt=inst.attempt,
-                delay_ms=delay.delay_ms,
-                jitter=delay.jitter,
-                claim_seq=_claim_over(inst, failure),
-                failure=failure,
-            )
-        )
-        return
-    writer.fail_step(path, failure)
-
-
-def _claim_over(inst: Inst, failure: Failure) -> int:
-    """The claim that the next attempt may follow: one whose holder reported, or whose outcome may stay unknown."""
-    reported = inst.report is not None and inst.claim_attempt == inst.attempt
-    return inst.claim_seq if reported or failure.code == "outcome_unknown" else inst.claim_base
+        writer.emit(ev.RunCompleted(outputs=value, degraded=writer.run.degraded))
 
 
 # --- what time brings --------------------------------------------------------------------------
@@ -289,15 +273,15 @@ def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
         if writer.full:
             return
         inst = writer.run.get(path)
-        if inst is None or inst.report is not None:
-            continue
-        if inst.status == FANNED:
-            continue  # its items have deadlines, and the run has one
-        if writer.now_ms >= step_deadline_ms(writer.plan, path, first_ms=inst.first_ms):
+        if inst is None or inst.report is not None or inst.status not in ACTIVE:
+            continue  # it has ended with what is around it
+        if inst.status == STANDING:
+            continue  # what stands in has a deadline of its own
+        if writer.now_ms >= step_deadline_ms(writer.run, writer.plan, path):
             writer.fail_step(path, Failure(code="deadline_exceeded", message=f"{path}: the step's deadline has passed"))
         elif inst.status == RUNNING and path in lost:
             fail_attempt(writer, inst, _lost(writer, inst))
-        elif inst.status in (RUNNING, CHILD) and writer.now_ms >= inst.due_ms:
+        elif inst.status in (RUNNING, CHILD, INSIDE) and writer.now_ms >= inst.due_ms:
             fail_attempt(writer, inst, _overdue(writer, inst))
         elif inst.status == SLEEPING and writer.now_ms >= inst.timer_ms:
             _fire(writer, inst)
@@ -331,7 +315,7 @@ def _fire(writer: Writer, inst: Inst) -> None:
     match inst.timer:
         case "wait":
             writer.emit(ev.TimerFired(path=inst.path, timer="wait"))
-            writer.emit(ev.StepCompleted(path=inst.path, output=starting.NULL))
+            writer.emit(ev.StepCompleted(path=inst.path, output=NULL))
         case _ if writer.run.status != "running" or writer.fatal is not None or not writer.room():
             return
         case "deferred" if writer.take(inst.queue):
@@ -347,7 +331,7 @@ def _fire(writer: Writer, inst: Inst) -> None:
 
 
 def _finish_or_fail(writer: Writer) -> None:
-    run, plan = writer.run, writer.plan
+    run = writer.run
     if run.ended:
         return
     if writer.fatal is not None:
@@ -357,14 +341,9 @@ def _finish_or_fail(writer: Writer) -> None:
     if run.open > 0 or writer.full or run.get(OUTPUTS) is not None:
         return
     try:
-        template = outputs_template(run, plan)
-        bindings = bind_outputs(run, plan)
-        if not evaluable_here(bindings, template):
-            if run.status == "running":
-                starting.schedule_content(writer, OUTPUTS, attempt=1, content=content_for(run, plan, OUTPUTS))
-            return
-        value = writer.store(render_outputs(run, plan, bindings))
+        answer = ask_outputs(writer, "")
     except ExpressionError as error:
         fail_run(writer, error.failure(), path="outputs")
         return
-    writer.emit(ev.RunCompleted(outputs=value))
+    if answer is not None:
+        writer.emit(ev.RunCompleted(outputs=answer.stored(writer), degraded=run.degraded))

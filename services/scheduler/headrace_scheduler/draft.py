@@ -11,9 +11,10 @@ from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import Plan, node_of
+from headrace.pipeline.plan import Plan
+from headrace_scheduler import ends
 from headrace_scheduler.orders import Content, content_for, make_order
-from headrace_scheduler.records import RUNNING, Run, draft_of, fan_results, item_of
+from headrace_scheduler.records import RUNNING, Run, draft_of
 from headrace_scheduler.state import apply
 
 FULL_BYTES: Final = names.DECISION_BYTES_MAX * 3 // 8
@@ -61,10 +62,8 @@ class Writer:
         self.events.append(event)
         self._bytes += len(encode(event)) + 1
         apply(self.run, self.plan, event, at_ms=self.now_ms)
-        if isinstance(event, ev.StepFailed) and not event.tolerated and item_of(event.path) is None:
-            self.fail_fatally(event.path, event.failure)
         if isinstance(event, ev.StepCompleted | ev.StepFailed | ev.StepSkipped):
-            self._finish_foreach(event.path)
+            ends.follow(self, event)
 
     def room(self) -> bool:
         """One more instance may be in flight in this run."""
@@ -78,33 +77,14 @@ class Writer:
         self._left[queue] = self._left.get(queue, names.OFFERS_OUT_MAX) - 1
         return True
 
-    def tolerates(self, path: str) -> bool:
-        """A failure of this instance does not fail the run by itself."""
-        if "?" in path:
-            return True  # its owner fails next, and that counts
-        node = node_of(self.plan, path)
-        if item_of(path) is not None:
-            return node.foreach is not None and node.foreach.continue_on_error
-        return node.on_error_continue
-
     def fail_fatally(self, path: str, failure: Failure) -> None:
         """The run fails at the end of this decision; the first reason is the reason."""
         if self.fatal is None:
             self.fatal = (path, failure)
 
     def fail_step(self, path: str, failure: Failure) -> None:
-        """The instance ends badly, with all of it that is still in flight. An evaluation takes its step along."""
-        inst = self.run.get(path)
-        if inst is not None and inst.fan is not None:
-            for other in [active for active in self.run.active if (item_of(active) or ("",))[0] == path]:
-                self.emit(ev.StepCancelled(path=other))
-        attempt = 0 if inst is None else inst.attempt
-        self.emit(ev.StepFailed(path=path, attempt=attempt, failure=failure, tolerated=self.tolerates(path)))
-        owner, mark, _ = path.partition("?")
-        if mark and owner:
-            self.fail_step(owner, failure)
-        elif mark:
-            self.fail_fatally(path, failure)
+        """The instance ends badly, and what that ends with it."""
+        ends.fail_step(self, path, failure)
 
     def store(self, value: Any) -> Value:
         """A JSON value for an event: inline while small, else by reference to a blob that is stored first."""
@@ -143,39 +123,3 @@ class Writer:
     def reoffer(self, path: str) -> None:
         """The order of an attempt already scheduled goes out again, as its next offer."""
         self.add_order(path, content_for(self.run, self.plan, path))
-
-    def _finish_foreach(self, path: str) -> None:
-        """After an item's end: does it end the whole?"""
-        item = item_of(path)
-        if item is None:
-            return
-        owner, _ = item
-        inst = self.run.get(owner)
-        if inst is None or inst.fan is None:
-            return
-        foreach = node_of(self.plan, owner).foreach
-        assert foreach is not None
-        if inst.fan.failed and not foreach.continue_on_error:
-            self.fail_step(owner, self._item_failure(owner))
-        elif inst.fan.done == inst.fan.count:
-            self.complete_foreach(owner)
-
-    def _item_failure(self, owner: str) -> Failure:
-        inst = self.run.get(owner)
-        assert inst is not None and inst.fan is not None
-        index, result = min((i, r) for i, r in inst.fan.results.items() if r.failure is not None)
-        assert result.failure is not None
-        message = f"{owner}[{index}]: {result.failure.message}"
-        return Failure(code=result.failure.code, message=message, causes=(f"item {index}",))
-
-    def complete_foreach(self, path: str) -> None:
-        """All items have ended and the failed ones are tolerated: the list of results is the output."""
-        inst = self.run.get(path)
-        assert inst is not None and inst.fan is not None
-        data = encode(fan_results(self.run, path))
-        if len(data) > names.VALUE_BYTES_MAX:
-            message = f"{path}: the results take {len(data)} bytes; at most {names.VALUE_BYTES_MAX} are allowed"
-            self.fail_step(path, Failure(code="too_large", message=message))
-            return
-        output = self.store_bytes(data, form="items")
-        self.emit(ev.StepCompleted(path=path, output=output, degraded=inst.fan.failed > 0))

@@ -4,6 +4,7 @@ Pure. What an attempt is given is rendered here when everything it reads is smal
 order carries the template and the bindings, and the executor renders it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,9 +17,10 @@ from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import Value
 from headrace.pipeline.expressions import Expression, Template, render
 from headrace.pipeline.plan import Node, Plan, node_of
-from headrace_scheduler.deadlines import OUTPUTS, timeout_ms
-from headrace_scheduler.records import Inst, Run
-from headrace_scheduler.values import Bindings, bind, has_long_list, is_small, materialise
+from headrace_scheduler.deadlines import timeout_ms
+from headrace_scheduler.paths import OUTPUTS, owner_of
+from headrace_scheduler.records import SKIPPED, Inst, Run
+from headrace_scheduler.values import Bindings, bind, find_step, has_long_list, is_small, materialise
 
 BINDINGS_BYTES_MAX: Final = names.ORDER_BYTES_MAX // 2
 """Half an order: the template and the envelope need room too."""
@@ -53,17 +55,34 @@ def evaluation(expression: Expression) -> Template:
     )
 
 
-def template_of(plan: Plan, node: Node | None, path: str) -> Template:
+def template_of(run: Run, plan: Plan, path: str) -> Template:
     """The template that an instance renders: a step's own, or that of one of its evaluations."""
-    if node is None:
-        raise AssertionError(path)
-    if path.endswith("?when"):
-        assert node.when is not None, path
-        return evaluation(node.when)
-    if path.endswith("?items"):
-        assert node.foreach is not None, path
-        return evaluation(node.foreach.items)
-    return node.spec
+    asker, _, word = path.rpartition("?")
+    if word == "outputs" and path.endswith(OUTPUTS) and (not asker or asker[-1] == "/"):
+        return outputs_template(run, asker, outputs_of(run, plan, asker))
+    node = node_of(plan, path)
+    if not asker or word == "spec":
+        return node.spec
+    if word == "start":
+        assert node.loop is not None and node.loop.start is not None, path
+        return node.loop.start
+    return evaluation(expression_of(plan, node, word))
+
+
+def expression_of(plan: Plan, node: Node, word: str) -> Expression:
+    """The expression that an evaluation of a node asks."""
+    found: Expression | None = None
+    match word:
+        case "when":
+            found = node.when
+        case "items" if node.foreach is not None:
+            found = node.foreach.items
+        case "while" | "until" if node.loop is not None:
+            found = node.loop.condition
+        case _ if word.startswith("case"):
+            found = plan.blocks[node.blocks[int(word.removeprefix("case"))]].when
+    assert found is not None, (node.path, word)
+    return found
 
 
 def content_for(run: Run, plan: Plan, path: str) -> Content:
@@ -72,14 +91,12 @@ def content_for(run: Run, plan: Plan, path: str) -> Content:
     Raises:
         ExpressionError: a value is missing or an expression has none.
     """
-    if path == OUTPUTS:
-        return _deferred(run, outputs_template(run, plan), bind_outputs(run, plan), kind="evaluate", queue="transform")
-    node = node_of(plan, path)
-    template = template_of(plan, node, path)
+    template = template_of(run, plan, path)
     bindings = bind(run, plan, path, template.reads, template.optional)
     if "?" in path:
         queue = "transform-ws" if template.uses_files else "transform"
         return _deferred(run, template, bindings, kind="evaluate", queue=queue)
+    node = node_of(plan, path)
     if node.kind == "transform" or not evaluable_here(bindings, template):
         return _deferred(run, template, bindings, kind=node.kind, queue=node.queue)
     value = encode_value(render(template, materialise(bindings)))
@@ -113,8 +130,7 @@ def _deferred(run: Run, template: Template, bindings: Bindings, *, kind: str, qu
 
 def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
     """The order for an instance's current attempt, at its newest wanted offer."""
-    hidden = "?" in inst.path
-    node = None if inst.path == OUTPUTS else node_of(plan, inst.path)
+    node = None if "?" in inst.path else node_of(plan, inst.path)
     return ev.Order(
         path=inst.path,
         attempt=inst.attempt,
@@ -127,26 +143,38 @@ def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
         not_after_ms=inst.not_after_ms,
         due_ms=inst.due_ms,
         scheduled_ms=inst.scheduled_ms,
-        tool="" if node is None or hidden else node.tool,
+        tool="" if node is None else node.tool,
         input=msgspec.UNSET if content.input is None else msgspec.Raw(content.input),
         template=msgspec.UNSET if content.template is None else msgspec.Raw(content.template),
         bindings=content.bindings,
-        effect="pure" if node is None or hidden else node.effect,
+        effect="pure" if node is None else node.effect,
         on_unknown="fail" if node is None else node.on_unknown,
         claim_seq=inst.claim_base,
         workspace=content.queue.endswith("-ws"),
-        artifacts=() if node is None or hidden else node.artifacts,
+        artifacts=() if node is None else node.artifacts,
     )
 
 
-def outputs_template(run: Run, plan: Plan) -> Template:
+# --- outputs -----------------------------------------------------------------------------------
+
+
+def outputs_of(run: Run, plan: Plan, scope: str) -> Mapping[str, Template]:
+    """What the block of a living scope gives."""
+    if not scope:
+        return plan.outputs
+    owner = run.get(owner_of(scope))
+    assert owner is not None and owner.scope is not None, scope
+    return plan.blocks[owner.scope.block].outputs
+
+
+def outputs_template(run: Run, scope: str, outputs: Mapping[str, Template]) -> Template:
     """The outputs that have a value; those that read skipped steps are null."""
     source: dict[str, Any] = {}
     reads: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     uses_files = False
-    for key, template in plan.outputs.items():
-        if _reads_skipped(run, template):
+    for key, template in outputs.items():
+        if _reads_skipped(run, scope, template):
             source[key] = None
             continue
         source[key] = template.source
@@ -156,25 +184,19 @@ def outputs_template(run: Run, plan: Plan) -> Template:
     return Template(source=source, reads=reads, optional=optional, uses_files=uses_files, tree=None)
 
 
-def _reads_skipped(run: Run, template: Template) -> bool:
+def _reads_skipped(run: Run, scope: str, template: Template) -> bool:
     for name in template.reads - template.optional:
         if name.startswith("steps.") and name.endswith(".output"):
-            inst = run.get(name.removeprefix("steps.").removesuffix(".output"))
-            if inst is not None and inst.status == "skipped":
+            inst = find_step(run, scope, name.removeprefix("steps.").removesuffix(".output"))
+            if inst is not None and inst.status == SKIPPED:
                 return True
     return False
 
 
-def bind_outputs(run: Run, plan: Plan) -> Bindings:
-    """What the outputs read."""
-    template = outputs_template(run, plan)
-    return bind(run, plan, OUTPUTS, template.reads, template.optional)
-
-
-def render_outputs(run: Run, plan: Plan, bindings: Bindings) -> dict[str, Any]:
+def render_outputs(run: Run, scope: str, outputs: Mapping[str, Template], bindings: Bindings) -> dict[str, Any]:
     """The outputs, when the scheduler may evaluate them."""
     values = materialise(bindings)
     return {
-        key: None if _reads_skipped(run, template) else render(template, values)
-        for key, template in plan.outputs.items()
+        key: None if _reads_skipped(run, scope, template) else render(template, values)
+        for key, template in outputs.items()
     }

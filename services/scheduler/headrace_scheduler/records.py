@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from headrace.contracts import events as ev
+from headrace.contracts.codec import inline
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
@@ -19,13 +20,24 @@ RUNNING: Final = "running"
 SLEEPING: Final = "sleeping"
 """A timer has to fire first: a retry's delay, a wait, a deferred order."""
 FANNED: Final = "fanned"
+"""A `foreach` whose items are under way."""
+TURNING: Final = "turning"
+"""A `while` or `until` whose iterations are under way."""
+INSIDE: Final = "inside"
+"""A group or a switch whose steps are under way."""
+STANDING: Final = "standing"
+"""It has failed, and its fallback is under way."""
 CHILD: Final = "child"
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 SKIPPED: Final = "skipped"
 CANCELLED: Final = "cancelled"
 ENDED: Final = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELLED})
-ACTIVE: Final = frozenset({RUNNING, SLEEPING, FANNED, CHILD})
+ACTIVE: Final = frozenset({RUNNING, SLEEPING, FANNED, TURNING, INSIDE, STANDING, CHILD})
+TIMELESS: Final = frozenset({FANNED, TURNING, STANDING})
+"""They have no attempt of their own, so only the step's deadline ends them."""
+
+NULL: Final = inline(None)
 
 RUN_ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 
@@ -52,7 +64,33 @@ class Fan(msgspec.Struct, omit_defaults=True):
     in_flight: int = 0
     done: int = 0
     failed: int = 0
+    degraded: bool = False
+    """The result of an item is."""
     results: dict[int, ItemResult] = {}
+
+
+class Turns(msgspec.Struct, omit_defaults=True):
+    """A loop between and during its iterations, of which one lives at a time."""
+
+    carry: Value
+    """What the next iteration is given: the output of the one that ended last."""
+    done: int = 0
+    """Iterations that have ended; the number of the living one."""
+    living: bool = False
+    degraded: bool = False
+    """The result of an iteration was."""
+
+
+class Scope(msgspec.Struct, omit_defaults=True):
+    """A living instance of a block."""
+
+    path: str
+    """What the paths of its steps begin with."""
+    block: int
+    open: int
+    """Steps that have not ended."""
+    degraded: bool = False
+    """A step failed and was tolerated, or gave a degraded result."""
 
 
 class Inst(msgspec.Struct, omit_defaults=True):
@@ -90,7 +128,12 @@ class Inst(msgspec.Struct, omit_defaults=True):
     failure: Failure | None = None
     usage: ev.Usage | None = None
     """What the attempt that ended it used."""
+    degraded: bool = False
     fan: Fan | None = None
+    turns: Turns | None = None
+    scope: Scope | None = None
+    carry: Value | None = None
+    """Of an iteration: what it was given."""
     child: str = ""
     begun: ev.ChildStarted | None = None
     """What the child's first decision derives from."""
@@ -124,18 +167,23 @@ class Run(msgspec.Struct, omit_defaults=True):
     correlation: str = ""
     durability: str = ""
     insts: dict[str, Inst] = {}
-    ready: list[tuple[int, int, str]] = []
-    """(−priority, place in the file, path), sorted: the order in which steps start is the same everywhere."""
+    ready: list[tuple[int, int, str, str]] = []
+    """(−priority, number of the step, place among its instances, path), sorted: the order in which steps start is the
+    same everywhere."""
     active: dict[str, None] = {}
     reported: dict[str, None] = {}
     unordered: dict[str, None] = {}
     """Instances whose newest wanted offer has not been seen in the log."""
     out: dict[str, int] = {}
     """Orders in flight by queue."""
-    evaluations: int = 0
-    """Evaluations that executors make for a step's condition or list, and whose answers are still kept."""
+    asked: dict[str, tuple[str, ...]] = {}
+    """Instance → evaluations that executors make for it, and whose answers are kept until it begins or ends."""
     open: int = 0
-    """Steps of the root scope that have not ended."""
+    """Steps of the run's own scope that have not ended."""
+    degraded: bool = False
+    """A step failed and was tolerated, or gave a degraded result."""
+    undo: list[str] = []
+    """Steps that succeeded and can be undone, in the order in which they did."""
     in_flight: int = 0
     """Instances that count against `max_parallel`: running orders and children."""
     controls: list[tuple[str, str]] = []
@@ -199,6 +247,10 @@ class Overlay(dict[str, Inst]):
                 # Only results of this decision are written to the copy; `fan_results` reads through.
                 inst.fan = copy(inst.fan)
                 inst.fan.results = {}
+            if inst.scope is not None:
+                inst.scope = copy(inst.scope)
+            if inst.turns is not None:
+                inst.turns = copy(inst.turns)
             self.dropped.discard(path)
             self[path] = inst
         return inst
@@ -215,6 +267,7 @@ def draft_of(run: Run) -> Run:
     draft.insts = Overlay(run.insts)
     draft.ready, draft.active, draft.reported = run.ready.copy(), run.active.copy(), run.reported.copy()
     draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
+    draft.asked, draft.undo = run.asked.copy(), run.undo.copy()
     return draft
 
 
@@ -228,14 +281,6 @@ def fan_results(run: Run, path: str) -> list[ItemResult]:
         if below is not None and below.fan is not None:
             merged = below.fan.results | merged
     return [merged[index] for index in range(inst.fan.count)]
-
-
-def item_of(path: str) -> tuple[str, int] | None:
-    """`review[3]` → ("review", 3); None for an instance that is no item."""
-    if not path.endswith("]"):
-        return None
-    owner, _, index = path[:-1].rpartition("[")
-    return owner, int(index)
 
 
 def is_claimed(inst: Inst, plan: Plan) -> bool:

@@ -11,32 +11,30 @@ Three rules keep every reader's state equal:
 - orders and claims change nothing but what is known about offers.
 """
 
-from bisect import insort
 from typing import Final, assert_never
 
 import msgspec
 
 from headrace.contracts import events as ev
-from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import Node, Plan, node_of
+from headrace.pipeline.plan import ROOT, Plan
 from headrace_scheduler.deadlines import attempt_window_ms
+from headrace_scheduler.instances import begin, end, leave, open_block, open_scope
 from headrace_scheduler.records import (
-    ACTIVE,
     CANCELLED,
     CHILD,
     FAILED,
     FANNED,
-    READY,
+    INSIDE,
     RUNNING,
     SKIPPED,
     SLEEPING,
     SUCCEEDED,
-    WAITING,
+    TURNING,
     Fan,
     Inst,
     Report,
-    item_of,
+    Turns,
 )
 from headrace_scheduler.records import Run as Run
 
@@ -205,13 +203,40 @@ def _evolve_child(run: Run, message: ev.ChildReported) -> bool:
 # --- events inside decisions -------------------------------------------------------------------
 
 
-def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:  # noqa: C901 - one flat table of events
+def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
     """Fold one event of an accepted decision, or one that `decide` is about to say."""
     match event:  # classes are asked in turn: the two that most decisions are made of come first
         case ev.StepScheduled():
-            _apply_scheduled(run, event, at_ms)
+            _apply_scheduled(run, plan, event, at_ms)
         case ev.StepCompleted():
             _apply_completed(run, plan, event)
+        case ev.StepFailed():
+            end(run, plan, event.path, FAILED, failure=event.failure)
+        case ev.StepSkipped():
+            end(run, plan, event.path, SKIPPED)
+        case ev.StepCancelled():
+            end(run, plan, event.path, CANCELLED)
+        case ev.ForeachStarted() | ev.LoopStarted() | ev.ScopeStarted():
+            _apply_opened(run, plan, event, at_ms)
+        case ev.TimerSet():
+            inst = begin(run, plan, event.path, SLEEPING, at_ms)
+            if event.timer == "retry":
+                inst.claim_base = event.claim_seq
+            inst.timer, inst.timer_ms, inst.failure = event.timer, event.due_ms, event.failure
+        case ev.TimerFired():
+            _apply_fired(run, plan, event, at_ms)
+        case ev.ChildStarted():
+            inst = begin(run, plan, event.path, CHILD, at_ms)
+            inst.child, inst.attempt, inst.due_ms = event.child, event.attempt, event.due_ms
+            inst.scheduled_ms, inst.begun = at_ms, event
+        case ev.ChildEnded():
+            pass  # for readers: the step's own end follows in the same decision
+        case _:
+            _apply_run(run, plan, event, at_ms)
+
+
+def _apply_run(run: Run, plan: Plan, event: "_RunEvent", at_ms: int) -> None:
+    match event:
         case ev.RunCreated():
             _apply_created(run, plan, event, at_ms)
         case ev.RunCompleted():
@@ -231,30 +256,22 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             run.status = "blocked"
         case ev.RunStalled():
             run.status, run.failure = "stalled", event.failure
-        case ev.StepFailed():
-            _end(run, plan, run.edit(event.path), FAILED, failure=event.failure)
-        case ev.StepSkipped():
-            _end(run, plan, run.edit(event.path), SKIPPED)
-        case ev.StepCancelled():
-            _end(run, plan, run.edit(event.path), CANCELLED)
-        case ev.ForeachStarted():
-            inst = _begin(run, event.path, FANNED, at_ms)
-            inst.fan = _fan(event)
-        case ev.TimerSet():
-            inst = _begin(run, event.path, SLEEPING, at_ms)
-            if event.timer == "retry":
-                inst.claim_base = event.claim_seq
-            inst.timer, inst.timer_ms, inst.failure = event.timer, event.due_ms, event.failure
-        case ev.TimerFired():
-            _apply_fired(run, plan, event, at_ms)
-        case ev.ChildStarted():
-            inst = _begin(run, event.path, CHILD, at_ms)
-            inst.child, inst.attempt, inst.due_ms = event.child, event.attempt, event.due_ms
-            inst.scheduled_ms, inst.begun = at_ms, event
-        case ev.ChildEnded():
-            pass  # for readers: the step's own end follows in the same decision
         case _:
             assert_never(event)
+
+
+def _apply_opened(
+    run: Run, plan: Plan, event: ev.ForeachStarted | ev.LoopStarted | ev.ScopeStarted, at_ms: int
+) -> None:
+    match event:
+        case ev.ForeachStarted():
+            begin(run, plan, event.path, FANNED, at_ms).fan = _fan(event)
+        case ev.LoopStarted():
+            begin(run, plan, event.path, TURNING, at_ms).turns = Turns(event.carry)
+        case ev.ScopeStarted():
+            inst = begin(run, plan, event.path, INSIDE, at_ms)
+            inst.attempt, inst.scheduled_ms, inst.due_ms = event.attempt, at_ms, event.due_ms
+            open_scope(run, plan, event.path, event.case)
 
 
 def _fan(event: ev.ForeachStarted) -> Fan:
@@ -268,76 +285,11 @@ def _apply_created(run: Run, plan: Plan, event: ev.RunCreated, at_ms: int) -> No
     run.created_ms, run.deadline_ms, run.inputs = at_ms, event.deadline_ms, event.inputs
     run.labels, run.request, run.durability = event.labels, event.request, event.durability
     run.parent, run.parent_path, run.depth = event.parent, event.parent_path, event.depth
-    run.open = len(plan.nodes)
-    for node in plan.nodes:
-        inst = run.edit(node.id)
-        inst.unmet = len(node.needs)
-        if inst.unmet == 0:
-            _make_ready(run, node, inst)
+    run.open = open_block(run, plan, plan.blocks[ROOT], "")
 
 
-def _make_ready(run: Run, node: Node, inst: Inst) -> None:
-    inst.status = READY
-    insort(run.ready, (-node.priority, node.index, inst.path))
-
-
-def _begin(run: Run, path: str, status: str, at_ms: int, *, queue: str = "") -> Inst:
-    """Move an instance to an active status, wherever it came from."""
-    inst = run.edit(path)
-    _leave(run, inst)
-    _drop_evaluations(run, path)
-    if item_of(path) is not None and inst.first_ms == 0:
-        _take_from_window(run, path)
-    if "?" in path and not inst.first_ms:
-        run.evaluations += 1
-    inst.status = status
-    inst.first_ms = inst.first_ms or at_ms
-    inst.report = None
-    run.active[path] = None
-    if status in (RUNNING, CHILD):
-        run.in_flight += 1
-    if status == RUNNING:
-        inst.queue = queue
-        run.out[queue] = run.out.get(queue, 0) + 1
-    return inst
-
-
-def _drop_evaluations(run: Run, path: str) -> None:
-    if not run.evaluations:
-        return
-    for evaluation in (f"{path}?when", f"{path}?items"):
-        if run.get(evaluation) is not None:
-            run.drop(evaluation)
-            run.evaluations -= 1
-
-
-def _leave(run: Run, inst: Inst) -> None:
-    """Undo what the present status counts."""
-    if inst.status == READY:
-        place = 0  # steps leave in the list's order, so that the first is nearly always the one
-        while run.ready[place][2] != inst.path:
-            place += 1
-        del run.ready[place]
-    elif inst.status in ACTIVE:
-        run.active.pop(inst.path, None)
-        run.reported.pop(inst.path, None)
-        run.unordered.pop(inst.path, None)
-        if inst.status in (RUNNING, CHILD):
-            run.in_flight -= 1
-        if inst.status == RUNNING:
-            run.out[inst.queue] -= 1
-
-
-def _take_from_window(run: Run, path: str) -> None:
-    owner, index = item_of(path) or ("", 0)
-    fan = run.edit(owner).fan
-    assert fan is not None and index == fan.cursor, (path, fan)
-    fan.cursor += 1
-    fan.in_flight += 1
-
-
-def _apply_scheduled(run: Run, event: ev.StepScheduled, at_ms: int) -> None:
-    inst = _begin(run, event.path, RUNNING, at_ms, queue=event.queue)
+def _apply_scheduled(run: Run, plan: Plan, event: ev.StepScheduled, at_ms: int) -> None:
+    inst = begin(run, plan, event.path, RUNNING, at_ms, queue=event.queue)
     inst.attempt, inst.offer, inst.want_offer, inst.order_seq, inst.lost = event.attempt, 0, 1, 0, 0
     inst.scheduled_ms, inst.not_after_ms, inst.due_ms = at_ms, event.not_after_ms, event.due_ms
     inst.input_sha, inst.timer, inst.timer_ms = event.input_sha, "", 0
@@ -349,11 +301,9 @@ def _apply_fired(run: Run, plan: Plan, event: ev.TimerFired, at_ms: int) -> None
     inst = run.edit(event.path)
     if event.timer != "deferred" or inst.status != SLEEPING:
         return  # a retry is followed by its step-scheduled, a wait by its step-completed
-    _leave(run, inst)
+    leave(run, inst)
     inst.status, inst.timer, inst.timer_ms = RUNNING, "", 0
-    inst.not_after_ms, inst.due_ms = attempt_window_ms(
-        plan, event.path, run_deadline_ms=run.deadline_ms, first_ms=inst.first_ms, at_ms=at_ms
-    )
+    inst.not_after_ms, inst.due_ms = attempt_window_ms(run, plan, event.path, at_ms=at_ms)
     run.active[event.path] = None
     if inst.report is None:
         inst.want_offer = inst.offer + 1
@@ -365,59 +315,20 @@ def _apply_fired(run: Run, plan: Plan, event: ev.TimerFired, at_ms: int) -> None
 
 
 def _apply_completed(run: Run, plan: Plan, event: ev.StepCompleted) -> None:
-    inst = run.edit(event.path)
-    output = event.output
-    if output is None and inst.report is not None:
+    output, inst = event.output, run.get(event.path)
+    if output is None and inst is not None and inst.report is not None:
         output = inst.report.value
-    _end(run, plan, inst, SUCCEEDED, output=output)
+    end(run, plan, event.path, SUCCEEDED, output=output, degraded=event.degraded)
 
 
-def _end(
-    run: Run,
-    plan: Plan,
-    inst: Inst,
-    status: str,
-    *,
-    output: Value | None = None,
-    failure: Failure | None = None,
-) -> None:
-    """An instance is terminal: keep its result, shrink it, and count down who waits for it."""
-    _leave(run, inst)
-    item = item_of(inst.path)
-    if item is not None:
-        if inst.first_ms == 0:
-            _take_from_window(run, inst.path)
-        _end_item(run, item, ItemResult(status=status, value=output, failure=failure))
-        run.drop(inst.path)
-        return
-    inst.usage = None if inst.report is None else inst.report.usage
-    inst.status, inst.output, inst.failure, inst.report, inst.fan, inst.begun = (
-        status,
-        output,
-        failure,
-        None,
-        None,
-        None,
-    )
-    if "?" in inst.path:
-        return  # an evaluation: kept until its owner begins or ends
-    _drop_evaluations(run, inst.path)
-    run.open -= 1
-    for dependent in node_of(plan, inst.path).dependents:
-        node = plan.nodes[dependent]
-        waiting = run.edit(node.id)
-        waiting.unmet -= 1
-        if waiting.unmet == 0 and waiting.status == WAITING:
-            _make_ready(run, node, waiting)
-
-
-def _end_item(run: Run, item: tuple[str, int], result: ItemResult) -> None:
-    owner, index = item
-    fan = run.edit(owner).fan
-    if fan is None:
-        return  # the foreach itself has ended; its items' ends are for the record
-    fan.results[index] = result
-    fan.in_flight -= 1
-    fan.done += 1
-    if result.status == FAILED:
-        fan.failed += 1
+_RunEvent = (
+    ev.RunCreated
+    | ev.RunCompleted
+    | ev.RunFailed
+    | ev.RunCancelling
+    | ev.RunCancelled
+    | ev.RunPaused
+    | ev.RunResumed
+    | ev.RunBlocked
+    | ev.RunStalled
+)

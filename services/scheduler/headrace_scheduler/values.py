@@ -13,9 +13,10 @@ from headrace.contracts import names
 from headrace.contracts.codec import inline, plain
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.errors import ExpressionError
-from headrace.pipeline.plan import Node, Plan, node_of
+from headrace.pipeline.plan import Node, Plan
 from headrace.runtime.values import foreach_output
-from headrace_scheduler.records import FAILED, SKIPPED, SUCCEEDED, Inst, Run, item_of
+from headrace_scheduler.paths import scope_of
+from headrace_scheduler.records import FAILED, SKIPPED, SUCCEEDED, Inst, Run
 
 Bindings = dict[str, Value]
 _STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", SKIPPED: "skipped"}
@@ -40,29 +41,72 @@ def bind(run: Run, plan: Plan, path: str, reads: Iterable[str], optional: frozen
 
 def _lookup(run: Run, plan: Plan, path: str, name: str) -> Value | None:
     root, _, rest = name.partition(".")
-    if root == "steps":
-        step, _, attribute = rest.rpartition(".")
-        inst = run.get(step)
-        return None if inst is None else _step_attribute(inst, attribute)
-    if root == "inputs":
-        return run.inputs
-    if root == "vars":
-        return inline(dict(plan.vars))
-    if root == "run":
-        return inline({"id": run.run, "started_at": run.created_ms, "labels": run.labels})
-    item = item_of(path.split("?", 1)[0])
-    node = None if "?outputs" in path else node_of(plan, path)
-    if item is None or node is None or node.foreach is None:
+    match root:
+        case "steps":
+            step, _, attribute = rest.rpartition(".")
+            inst = find_step(run, path, step)
+            return None if inst is None else _step_attribute(inst, attribute)
+        case "inputs":
+            return run.inputs
+        case "vars":
+            return inline(dict(plan.vars))
+        case "run":
+            return inline({"id": run.run, "started_at": run.created_ms, "labels": run.labels})
+    loop, _, depth = root.partition("_")
+    around = int(depth or 0)
+    if loop in ("item", "index"):
+        return _of_item(run, path, around, loop)
+    return _of_iteration(run, path, around, loop) if loop in ("carry", "iteration") else None
+
+
+def find_step(run: Run, path: str, step: str) -> Inst | None:
+    """The instance that a step's id means at a path: in the scope around it, or in the nearest one further out."""
+    scope = scope_of(path)
+    while True:
+        inst = run.get(scope + step)
+        if inst is not None or not scope:
+            return inst
+        scope = scope_of(scope[:-1])
+
+
+def _around(path: str, mark: str, depth: int) -> tuple[str, int, int] | None:
+    """The whole, the number, and where the part ends, of the part that has `depth` of its sort around it."""
+    start = -1
+    for _ in range(depth + 1):
+        start = path.find(mark, start + 1)
+        if start < 0:
+            return None
+    stop = path.index("]" if mark == "[" else ")", start)
+    return path[:start], int(path[start + 1 : stop]), stop + 1
+
+
+def _of_item(run: Run, path: str, depth: int, what: str) -> Value | None:
+    found = _around(path, "[", depth)
+    if found is None:
         return None
-    owner, index = item
-    if root == "index":
+    owner, index, _ = found
+    if what == "index":
         return inline(index)
     fan = None if (inst := run.get(owner)) is None else inst.fan
-    if fan is None or root != node.foreach.item_name:
+    if fan is None:
         return None
     if fan.items is None:
         return Value(ref=fan.ref, index=index)
     return Value(json=fan.items[index])
+
+
+def _of_iteration(run: Run, path: str, depth: int, what: str) -> Value | None:
+    found = _around(path, "(", depth)
+    if found is None:
+        return None
+    owner, number, stop = found
+    if what == "iteration":
+        return inline(number)
+    living = run.get(path[:stop])
+    if living is not None and living.carry is not None and path[stop : stop + 1] != "?":
+        return living.carry
+    whole = run.get(owner)
+    return None if whole is None or whole.turns is None else whole.turns.carry
 
 
 def _step_attribute(inst: Inst, attribute: str) -> Value | None:
@@ -127,12 +171,19 @@ def materialise(bindings: Mapping[str, Value]) -> dict[str, Any]:
     return values
 
 
-def needed(node: Node, run: Run, plan: Plan) -> Inst | None:
-    """The skipped step because of which `node` is skipped too, or None."""
+def needed(node: Node, path: str, run: Run, plan: Plan) -> Inst | None:
+    """The skipped step because of which an instance of `node` is skipped too, or None."""
+    if not node.needs and not node.outer:
+        return None
+    scope = scope_of(path)
     for index in node.needs:
         if index in node.optional:
             continue
-        inst = run.get(plan.nodes[index].id)
+        inst = run.get(scope + plan.nodes[index].id)
+        if inst is not None and inst.status == SKIPPED:
+            return inst
+    for index in node.outer:
+        inst = find_step(run, path, plan.nodes[index].id)
         if inst is not None and inst.status == SKIPPED:
             return inst
     return None

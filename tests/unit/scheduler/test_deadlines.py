@@ -11,6 +11,7 @@ from headrace.contracts import events as ev
 from headrace.contracts import names
 from headrace_scheduler.deadlines import GRACE_MS, attempt_window_ms
 from headrace_scheduler.orders import content_for, make_order
+from headrace_scheduler.records import Run
 
 
 def one(**over: Any) -> Stage:
@@ -267,7 +268,8 @@ def test_a_run_has_a_deadline_over_all() -> None:
 
 def test_no_order_outlives_its_run() -> None:
     """`not_after` and `due` are never beyond the deadlines of step and run."""
-    window = attempt_window_ms(plan({"a": tool()}), "a", run_deadline_ms=NOON_MS + 5, first_ms=NOON_MS, at_ms=NOON_MS)
+    run = Run(run="r", tenant="default", pipeline="p", defdigest="", deadline_ms=NOON_MS + 5)
+    window = attempt_window_ms(run, plan({"a": tool()}), "a", at_ms=NOON_MS)
     assert window == (NOON_MS + 5, NOON_MS + 5)
     stage = one(top={"limits": {"deadline": "1m"}})
     order = stage.order("a")

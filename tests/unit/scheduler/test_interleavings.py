@@ -16,7 +16,8 @@ from headrace.contracts import events as ev
 from headrace.contracts.codec import encode
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler.decide import Decision
-from headrace_scheduler.records import ACTIVE, ENDED, RUNNING, Run, item_of
+from headrace_scheduler.paths import part_of, scope_of
+from headrace_scheduler.records import ACTIVE, ENDED, RUNNING, Run
 
 ROUNDS_MAX = 600
 """Five steps, each a map of four with three attempts, need about 200 rounds."""
@@ -25,15 +26,19 @@ ROUNDS_MAX = 600
 # --- plans ---------------------------------------------------------------------------------------
 
 
+KINDS = ("tool", "unsafe", "transform", "map", "child", "wait", "children")
+HOLDERS = ("group", "switch", "while", "until", "groups", "turns")
+
+
 @st.composite
-def steps(draw: st.DrawFn) -> dict[str, Any]:
-    """A pipeline's steps: each may need earlier ones, in every way there is."""
+def steps(draw: st.DrawFn, prefix: str = "s", depth: int = 0) -> dict[str, Any]:
+    """A block of steps: each may need earlier ones, in every way there is, and hold others."""
     made: dict[str, Any] = {}
-    for number in range(draw(st.integers(1, 5))):
+    for number in range(draw(st.integers(1, (5, 3, 2)[depth]))):
         earlier = list(made)
         needs: list[str] = draw(st.lists(st.sampled_from(earlier), max_size=2, unique=True)) if earlier else []
-        step = draw(st.sampled_from(["tool", "unsafe", "transform", "map", "child", "wait", "children"]))
-        body = _body(step, draw)
+        step = draw(st.sampled_from(KINDS if depth == 2 else (*KINDS, *HOLDERS)))
+        body = _held(step, draw, f"{prefix}{number}", depth) if step in HOLDERS else _body(step, draw)
         if needs:
             body["needs"] = needs
         asked: bool = draw(st.booleans())
@@ -43,7 +48,46 @@ def steps(draw: st.DrawFn) -> dict[str, Any]:
             body["when"] = draw(st.sampled_from(["inputs.yes", "!inputs.yes", "size(inputs.xs) > 1", "inputs.xs"]))
         if draw(st.integers(0, 3)) == 0:
             body["on_error"] = "continue"
-        made[f"s{number}"] = body
+        made[f"{prefix}{number}"] = body
+    return made
+
+
+def _held(step: str, draw: st.DrawFn, name: str, depth: int) -> dict[str, Any]:
+    """A step with steps inside, or one that is repeated."""
+    loop: dict[str, Any] = {"max_iterations": 3, "carry": "${{ inputs.xs }}"}
+    if draw(st.booleans()):
+        loop["on_limit"] = "ok"
+    retry = {"retry": {"attempts": 2, "on": ["unavailable"]}} if draw(st.booleans()) else {}
+    match step:
+        case "switch":
+            cases: list[dict[str, Any]] = [{"when": draw(st.sampled_from(["inputs.yes", "size(inputs.xs) > 1"]))}]
+            cases[0] |= _block(draw, f"{name}a", depth)
+            if draw(st.booleans()):
+                cases.append({"default": _block(draw, f"{name}b", depth)})
+            return {"switch": cases, **retry}
+        case "groups":
+            parallel = {
+                "max_parallel": draw(st.integers(1, 3)),
+                "on_item_error": draw(st.sampled_from(["fail", "continue"])),
+            }
+            return {"foreach": "inputs.xs", **parallel, **retry, **_block(draw, name, depth)}
+        case "while":
+            return {**loop, **retry, "while": "iteration < size(inputs.xs)", **_block(draw, name, depth)}
+        case "until":
+            return {**loop, **retry, "until": "iteration >= size(inputs.xs)", **_block(draw, name, depth)}
+        case "turns":
+            return tool(
+                **loop, **retry, until="iteration == 1 || carry == inputs.xs", **{"with": {"x": "${{ carry }}"}}
+            )
+    timeout = {"timeout": "100s"} if draw(st.booleans()) else {}
+    return {**retry, **timeout, **_block(draw, name, depth)}
+
+
+def _block(draw: st.DrawFn, name: str, depth: int) -> dict[str, Any]:
+    inner = draw(steps(f"{name}_", depth + 1))
+    made: dict[str, Any] = {"steps": inner}
+    if draw(st.booleans()):
+        made["outputs"] = {"x": "${{ steps.?" + next(iter(inner)) + ".?output.orValue(0) }}"}
     return made
 
 
@@ -177,11 +221,11 @@ class Weather:
 
     def value(self, path: str) -> Any:
         """What an executor gives: for an evaluation what was asked for, else anything, now and then by reference."""
-        if path.endswith("?when"):
+        if path.rpartition("?")[2] in ("when", "while", "until", "case0"):
             return self.draw(st.sampled_from([True, True, False, 3]))
         if path.endswith("?items"):
             return [1, 2]
-        if path == "?outputs":
+        if path.endswith("?outputs"):
             return {}
         return self.draw(st.sampled_from([1, 1, 1, 0, {"x": 1.0}, by_reference(b"x" * 70_000)]))
 
@@ -243,19 +287,28 @@ def check(run: Run, whole: Plan) -> None:
     flying = [path for path, status in statuses.items() if status in ("running", "child")]
     assert len(flying) == run.in_flight <= whole.max_parallel
     assert {path for path, status in statuses.items() if status in ACTIVE} == set(run.active)
-    assert sorted(entry[2] for entry in run.ready) == sorted(p for p, s in statuses.items() if s == "ready")
+    assert sorted(entry[3] for entry in run.ready) == sorted(p for p, s in statuses.items() if s == "ready")
     assert run.ready == sorted(run.ready)
     assert set(run.reported) == {path for path in run.active if run.insts[path].report is not None}
     assert set(run.unordered) <= {path for path in run.active if statuses[path] == RUNNING}
     queues = Counter(run.insts[path].queue for path in flying if statuses[path] == RUNNING)
     assert {queue: count for queue, count in run.out.items() if count} == dict(queues)
-    root = [path for path in statuses if "?" not in path and item_of(path) is None]
-    assert run.open == sum(statuses[path] not in ENDED for path in root)
+    opened: Counter[str] = Counter()
+    for path, status in statuses.items():
+        if "?" not in path and part_of(path) is None and node_of(whole, path).standby_for is None:
+            opened[scope_of(path)] += status not in ENDED
+    assert run.open == opened[""]
+    for inst in run.insts.values():
+        if inst.scope is not None:
+            assert inst.status == "inside" and inst.scope.open == opened[inst.scope.path]
+        if inst.turns is not None:
+            living = [other for other in run.insts if (part_of(other) or ("",))[0] == inst.path]
+            assert len(living) == inst.turns.living
     for path, inst in run.insts.items():
         if inst.fan is not None:
             foreach = node_of(whole, path).foreach
             assert foreach is not None
-            living = [other for other in run.active if (item_of(other) or ("",))[0] == path]
+            living = [other for other in run.insts if (part_of(other) or ("",))[0] == path]
             assert len(living) == inst.fan.in_flight <= foreach.max_parallel
             assert len(inst.fan.results) == inst.fan.done == inst.fan.cursor - inst.fan.in_flight
 

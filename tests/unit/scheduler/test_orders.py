@@ -186,5 +186,5 @@ def test_only_a_needed_step_that_was_skipped_skips_its_dependents() -> None:
     steps = {"a": tool(when=False), "b": tool(needs=["a"]), "c": {"transform": "${{ steps.?a.?output.orValue(1) }}"}}
     stage = Stage(plan(steps))
     stage.settle()
-    assert needed(stage.plan.by_id["b"], stage.run, stage.plan) is stage.run.insts["a"]
-    assert needed(stage.plan.by_id["c"], stage.run, stage.plan) is None
+    assert needed(stage.plan.by_id["b"], "b", stage.run, stage.plan) is stage.run.insts["a"]
+    assert needed(stage.plan.by_id["c"], "c", stage.run, stage.plan) is None

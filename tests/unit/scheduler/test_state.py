@@ -35,7 +35,8 @@ from headrace.runtime.memory import MemoryBroker
 from headrace.runtime.memory_server import MemoryServer
 from headrace.runtime.streams import stream_specs
 from headrace_scheduler import snapshots
-from headrace_scheduler.records import Run, draft_of, item_of
+from headrace_scheduler.paths import part_of
+from headrace_scheduler.records import Run, draft_of
 from headrace_scheduler.state import apply, created, evolve
 
 PLAN = plan({"a": tool(), "b": tool(needs=["a"])}, pipeline="review-repo")
@@ -215,11 +216,19 @@ def test_a_draft_may_be_changed_without_changing_the_run() -> None:
 
 @pytest.mark.parametrize(
     ("path", "item"),
-    [("review[3]", ("review", 3)), ("review", None), ("review?when", None), ("a[12]", ("a", 12)), ("?outputs", None)],
+    [
+        ("review[3]", ("review", 3)),
+        ("review", None),
+        ("review?when", None),
+        ("a[12]", ("a", 12)),
+        ("?outputs", None),
+        ("poll(2)", ("poll", 2)),
+        ("a[1]/b[3]", ("a[1]/b", 3)),
+    ],
 )
 def test_an_item_knows_its_place(path: str, item: tuple[str, int] | None) -> None:
     """The index is in the path."""
-    assert item_of(path) == item
+    assert part_of(path) == item
 
 
 # --- examples that must fold for ever ------------------------------------------------------------
