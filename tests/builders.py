@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
-from headrace.contracts import ids
+from headrace.contracts import ids, pseudo
 from headrace.contracts.canonical import blake2b_hex, canonical_json
 from headrace.contracts.codec import inline
 from headrace.contracts.envelope import SPECVERSION, Message, Value
@@ -221,6 +221,34 @@ def example_events() -> dict[str, ev.DecisionEvent]:
     return {type_of(type(event)): event for event in events}
 
 
+SCHEDULE = ids.schedule_id(TENANT, "review-repo", 0)
+
+
+def example_trigger_events() -> dict[str, pseudo.TriggerEvent]:
+    """One example of every event inside a decision of a schedule, by type."""
+    events: tuple[pseudo.TriggerEvent, ...] = (
+        pseudo.TriggerArmed(
+            trigger=0,
+            defdigest=DIGEST,
+            defseq=3,
+            schedule=pseudo.CronSpec(cron="0 6 * * 1-5", timezone="Europe/Berlin", catch_up="all"),
+            since_ms=NOON_MS,
+        ),
+        pseudo.TriggerDisarmed(defseq=9),
+        pseudo.TriggerPaused(reason="maintenance"),
+        pseudo.TriggerResumed(reason="done"),
+        pseudo.TriggerFired(due_ms=NOON_MS, defdigest=DIGEST, backfill=True),
+        pseudo.TriggerPassed(due_ms=NOON_MS),
+        pseudo.TriggerStarted(due_ms=NOON_MS, run=ids.scheduled_run_id(SCHEDULE, NOON_MS)),
+        pseudo.TriggerSkipped(due_ms=NOON_MS),
+        pseudo.TriggerRefused(due_ms=NOON_MS, failure=Failure(code="refused", message="`repo` is required")),
+        pseudo.TriggerBackfilling(from_ms=NOON_MS - 86_400_000, to_ms=NOON_MS),
+        pseudo.TriggerBackfillRefused(failure=Failure(code="limit_exceeded", message="16 backfills wait")),
+        pseudo.TriggerBackfilled(to_ms=NOON_MS),
+    )
+    return {type_of(type(event)): event for event in events}
+
+
 def _step(kind: type[Message], data: Any, path: str = "list", **over: Any) -> Any:
     return message(kind, data, **{"stepid": path, "attempt": 1, "source": "/step-executor/two"} | over)
 
@@ -274,12 +302,17 @@ def example_messages() -> dict[str, Message]:
             ev.Definition(
                 digest=DIGEST,
                 size=1_812,
+                armed=True,
+                armed_ms=NOON_MS,
+                crons=(pseudo.CronSpec(cron="0 6 * * 1-5", timezone="Europe/Berlin"),),
                 triggers=(
                     ev.TriggerSpec(event="repo-pushed", when='event.data.branch == "main"', inputs={"repo": "."}),
                 ),
             ),
             **plain | {"pipeline": "review-repo"},
         ),
+        message(ev.DefinitionRetired, ev.Reason(reason="superseded"), **plain | {"pipeline": "review-repo"}),
+        *_pseudo_messages(),
         message(ev.ToolRegistered, tool_spec, **plain),
         message(ev.ToolDisabled, ev.ToolName(tool="demo.echo", version="1.0.0", reason="superseded"), **plain),
         message(ev.SessionOpened, ev.SessionOpening(session="chat-7", labels={"user": "ann"}), **plain),
@@ -308,13 +341,36 @@ def example_messages() -> dict[str, Message]:
         message(cmd.RunPause, cmd.NameRun(runid=RUN), **asked),
         message(cmd.RunResume, cmd.NameRun(runid=RUN), **asked),
         message(cmd.DefinitionPut, cmd.PutDefinition(pipeline="review-repo", digest=DIGEST, arm=True), **asked),
+        message(cmd.DefinitionRetire, cmd.NamePipeline(pipeline="review-repo", reason="superseded"), **asked),
+        message(cmd.TriggerPause, cmd.NameTrigger(pipeline="review-repo", reason="maintenance"), **asked),
+        message(cmd.TriggerResume, cmd.NameTrigger(pipeline="review-repo", trigger=0), **asked),
+        message(
+            cmd.TriggerBackfill,
+            cmd.BackfillTrigger(pipeline="review-repo", from_ms=NOON_MS - 86_400_000, to_ms=NOON_MS, trigger=0),
+            **asked,
+        ),
     )
     return {type_of(type(one)): one for one in made}
 
 
+def _pseudo_messages() -> tuple[Message, ...]:
+    own: dict[str, Any] = {"runid": SCHEDULE, "correlationid": SCHEDULE, "subject": f"schedule/{SCHEDULE}"}
+    events = tuple(example_trigger_events().values())
+    return (
+        message(
+            pseudo.TriggerDecided,
+            pseudo.TriggerDecision(version=1, at_ms=NOON_MS, events=events, status="armed"),
+            **own,
+        ),
+        message(pseudo.TriggerPauseRequested, pseudo.Wish(reason="maintenance"), **own),
+        message(pseudo.TriggerResumeRequested, pseudo.Wish(reason="done"), **own),
+        message(pseudo.TriggerBackfillRequested, pseudo.Span(from_ms=NOON_MS - 86_400_000, to_ms=NOON_MS), **own),
+    )
+
+
 def examples() -> dict[str, Any]:
-    """Both of the above."""
-    made: dict[str, Any] = {**example_messages(), **example_events()}
+    """All of the above."""
+    made: dict[str, Any] = {**example_messages(), **example_events(), **example_trigger_events()}
     missing = [type_of(kind) for kind in (*stored_types(), *inner_types()) if type_of(kind) not in made]
     assert not missing, f"no example of {missing}: add one to tests/builders.py"
     return made

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
-from headrace.contracts import live, subjects
+from headrace.contracts import live, pseudo, subjects
 
 ANYONE: Final = "anyone"
 """Anybody whose credentials permit the subject."""
@@ -45,8 +45,8 @@ _RUN_CHANNELS: Final = (
         subjects.RUNS,
         (SCHEDULER,),
         _RUN_READERS,
-        (ev.RunDecided,),
-        "One decision of a run, all its events inside. Checked against the sequence of the run's last decision.",
+        (ev.RunDecided, pseudo.TriggerDecided),
+        "One decision of a run or of a schedule, all its events inside. Checked against the sequence of the last one.",
     ),
     Channel(
         "decisions-with-order",
@@ -90,7 +90,15 @@ _RUN_CHANNELS: Final = (
         subjects.RUNS,
         (SCHEDULER,),
         _RUN_READERS,
-        (ev.CancelRequested, ev.PauseRequested, ev.ResumeRequested, ev.ChildReported),
+        (
+            ev.CancelRequested,
+            ev.PauseRequested,
+            ev.ResumeRequested,
+            ev.ChildReported,
+            pseudo.TriggerPauseRequested,
+            pseudo.TriggerResumeRequested,
+            pseudo.TriggerBackfillRequested,
+        ),
         "Facts from outside, unchecked, with deterministic ids.",
     ),
 )
@@ -128,7 +136,7 @@ _STORED_CHANNELS: Final = (
         subjects.DEFINITIONS,
         (SCHEDULER,),
         (SCHEDULER, MONITOR),
-        (ev.DefinitionRegistered,),
+        (ev.DefinitionRegistered, ev.DefinitionRetired),
         "Definitions by pipeline; the newest is what a start by name gets.",
     ),
     Channel(

@@ -62,7 +62,66 @@ class DefinitionPut(Message, frozen=True, tag="io.headrace.definition.put.v1"):
     data: PutDefinition
 
 
-Command = RunStart | RunCancel | RunPause | RunResume | DefinitionPut
+class NamePipeline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of commands about one pipeline."""
+
+    pipeline: str
+    reason: str = ""
+
+
+class DefinitionRetire(Message, frozen=True, tag="io.headrace.definition.retire.v1"):
+    """Take a pipeline back: its triggers and schedules are disarmed, and a start by name finds nothing."""
+
+    data: NamePipeline
+
+
+class NameTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of commands about schedules. `trigger` counts the pipeline's schedules from 0; left out, all are meant."""
+
+    pipeline: str
+    trigger: int | None = None
+    reason: str = ""
+
+
+class TriggerPause(Message, frozen=True, tag="io.headrace.trigger.pause.v1"):
+    """Pause schedules: nothing is started, and what falls due meanwhile is passed over."""
+
+    data: NameTrigger
+
+
+class TriggerResume(Message, frozen=True, tag="io.headrace.trigger.resume.v1"):
+    """Resume paused schedules."""
+
+    data: NameTrigger
+
+
+class BackfillTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of `trigger-backfill`: every due instant from `from_ms` to `to_ms`, both included, that has no run yet."""
+
+    pipeline: str
+    from_ms: int
+    to_ms: int
+    trigger: int | None = None
+    reason: str = ""
+
+
+class TriggerBackfill(Message, frozen=True, tag="io.headrace.trigger.backfill.v1"):
+    """Start the runs of past due instants."""
+
+    data: BackfillTrigger
+
+
+Command = (
+    RunStart
+    | RunCancel
+    | RunPause
+    | RunResume
+    | DefinitionPut
+    | DefinitionRetire
+    | TriggerPause
+    | TriggerResume
+    | TriggerBackfill
+)
 
 VERBS: dict[str, type[Command]] = {
     "run-start": RunStart,
@@ -70,4 +129,8 @@ VERBS: dict[str, type[Command]] = {
     "run-pause": RunPause,
     "run-resume": RunResume,
     "definition-put": DefinitionPut,
+    "definition-retire": DefinitionRetire,
+    "trigger-pause": TriggerPause,
+    "trigger-resume": TriggerResume,
+    "trigger-backfill": TriggerBackfill,
 }

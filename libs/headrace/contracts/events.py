@@ -33,6 +33,7 @@ from headrace.contracts.decisions import TimerFired as TimerFired
 from headrace.contracts.decisions import TimerSet as TimerSet
 from headrace.contracts.envelope import Message, Value
 from headrace.contracts.failure import Failure
+from headrace.contracts.pseudo import CronSpec, PseudoMessage
 
 # --- orders ------------------------------------------------------------------------------------
 
@@ -276,12 +277,22 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
     size: int
     triggers: tuple[TriggerSpec, ...] = ()
+    armed: bool = False
+    """Its triggers and schedules replace those armed before; else those stay, with the definition they came with."""
+    armed_ms: int = 0
+    crons: tuple[CronSpec, ...] = ()
 
 
 class DefinitionRegistered(Message, frozen=True, tag="io.headrace.definition.registered.v1"):
     """A pipeline has a definition; the newest is what a start by name gets."""
 
     data: Definition
+
+
+class DefinitionRetired(Message, frozen=True, tag="io.headrace.definition.retired.v1"):
+    """The pipeline has no definition any more: no start by name, no trigger, no schedule. Its runs go on."""
+
+    data: Reason
 
 
 class ToolSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -410,9 +421,11 @@ class MessageParked(Message, frozen=True, tag="io.headrace.message.parked.v1"):
 
 StoredMessage = (
     RunMessage
+    | PseudoMessage
     | CommandAccepted
     | CommandRefused
     | DefinitionRegistered
+    | DefinitionRetired
     | ToolRegistered
     | ToolDisabled
     | SessionOpened

@@ -11,6 +11,10 @@ from headrace.contracts.canonical import blake2b_hex, sha256_hex
 TENANT_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 RUN_RE: Final = re.compile(r"[A-Za-z0-9-]{1,64}(?:_[a-z0-9]{16})*")
 CLIENT_RUN_RE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+PSEUDO_RE: Final = re.compile(r"[0-9a-f]{32}_cron")
+"""A pseudo-run: no id of a run, because a child's has sixteen characters there and a client's no `_`."""
+PSEUDO_MARK: Final = "_cron."
+"""Stands in every subject of a pseudo-run, and in hardly any other."""
 COMMAND_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME_RE: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _parts: Final = msgspec.json.Encoder()
@@ -38,6 +42,16 @@ def partition_of(run: str) -> int:
 def child_run_id(parent: str, path: str) -> str:
     """The child that `parent` starts at step instance `path`; the same in every process."""
     return f"{root_of(parent)}_{blake2b_hex(f'{parent}/{path}'.encode(), digest_bytes=8)}"
+
+
+def schedule_id(tenant: str, pipeline: str, trigger: int) -> str:
+    """The pseudo-run of a pipeline's schedule number `trigger`, from 0; its partition is that of the hash."""
+    return f"{blake2b_hex(_parts.encode((tenant, pipeline, trigger)))}_cron"
+
+
+def scheduled_run_id(schedule: str, due_ms: int) -> str:
+    """The run that a schedule starts for a due instant; the same in every process, so that two fire it once."""
+    return blake2b_hex(f"{schedule}/{due_ms}".encode())
 
 
 def run_id_of_command(command_id: str) -> str:

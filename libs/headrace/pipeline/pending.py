@@ -9,7 +9,6 @@ from typing import Final
 
 _WAITING: Final = "steps that wait for somebody"
 _RECOVERY: Final = "steps that stand in for others"
-_SCHEDULES: Final = "schedules"
 _COST: Final = "prices and budgets"
 _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
@@ -26,7 +25,6 @@ PENDING: Final[Mapping[str, str]] = {
     "step.budget": _COST,
     "limits.budget": _COST,
     "limits.concurrency": "concurrency keys",
-    "trigger.cron": _SCHEDULES,
     "pipeline.retain": "keeping workspaces",
     "llm.tools": _MODELS,
     "llm.output_schema": _MODELS,

@@ -12,6 +12,9 @@ FIELDS: Final = 5
 UTC: Final = "UTC"
 _BEGIN: Final = datetime.datetime(2024, 2, 28, tzinfo=datetime.UTC)
 """Before a leap day, so that a schedule of 29 February has a next instant near."""
+_HOUR_MS: Final = 3_600_000
+_PARTS_MS: Final = (_HOUR_MS, 24 * _HOUR_MS, 31 * 24 * _HOUR_MS, 8 * 366 * 24 * _HOUR_MS)
+"""Of a long span, from its end: what comes in none of them, 29 February included, comes hardly ever."""
 
 
 class ScheduleError(ValueError):
@@ -66,5 +69,24 @@ def next_ms(cron: str, timezone: str, after_ms: int) -> int | None:
     that comes twice comes once.
     """
     start = datetime.datetime.fromtimestamp(after_ms / 1000, zoneinfo.ZoneInfo(timezone))
-    due = next(CronSim(cron, start), None)
-    return None if due is None else round(due.timestamp() * 1000)
+    for due in CronSim(cron, start):
+        due_ms = round(due.timestamp() * 1000)
+        if due_ms > after_ms:  # in the second of two equal hours the library gives the first one's instants again
+            return due_ms
+    return None
+
+
+def newest_ms(cron: str, timezone: str, after_ms: int, until_ms: int) -> int | None:
+    """The last instant after `after_ms` and up to `until_ms` at which a checked schedule is due, or None.
+
+    Costs about 60 steps of a schedule however long the span: it is searched from its end, in ever longer parts.
+    """
+    for back_ms in _PARTS_MS:
+        begin_ms = max(after_ms, until_ms - back_ms)
+        found, due_ms = None, next_ms(cron, timezone, begin_ms)
+        while due_ms is not None and due_ms <= until_ms:
+            found, due_ms = due_ms, next_ms(cron, timezone, due_ms)
+        if found is not None or begin_ms == after_ms:
+            return found
+    first = next_ms(cron, timezone, after_ms)
+    return first if first is not None and first <= until_ms else None

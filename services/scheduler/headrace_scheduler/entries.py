@@ -13,6 +13,7 @@ from headrace_scheduler.decide import Decision
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.records import Run
 from headrace_scheduler.room import Room
+from headrace_scheduler.schedules import Schedules
 
 
 @dataclass(slots=True)
@@ -78,4 +79,5 @@ class Shared:
     may_decide: Callable[[int], bool]
     definitions: dict[str, dict[str, str]]
     """tenant → pipeline → newest digest."""
+    schedules: Schedules
     snapshots_on: bool = True

@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
-from headrace.contracts import ids, names, subjects
+from headrace.contracts import ids, names, pseudo, subjects
 from headrace.contracts.canonical import blake2b_hex, canonical_json, sha256_hex
 from headrace.contracts.codec import decode, decode_command, encode, encode_value
 from headrace.contracts.envelope import SPECVERSION, Value
@@ -38,6 +38,7 @@ from headrace.runtime.probes import Admission
 from headrace_scheduler import messages
 from headrace_scheduler.definitions import Definitions
 from headrace_scheduler.plans import Plans
+from headrace_scheduler.schedule_intake import ScheduleIntake
 
 log = logging.getLogger("headrace.scheduler")
 
@@ -75,6 +76,9 @@ class Intake:
         self._broker, self._clock, self._plans, self._definitions = broker, clock, plans, definitions
         self._admission, self._source, self._run_streams = admission, source, run_streams
         self._durability = durability
+        self._schedules = ScheduleIntake(
+            broker, clock=clock, definitions=definitions, source=source, run_streams=run_streams
+        )
 
     async def handle(self, delivery: Delivery) -> None:
         """Carry a command out, or refuse it, or hand it back."""
@@ -149,6 +153,10 @@ class Intake:
                     return await self._control(command, "pause")
                 case cmd.RunResume():
                     return await self._control(command, "resume")
+                case cmd.DefinitionRetire():
+                    return await self._schedules.retire(command)
+                case cmd.TriggerPause() | cmd.TriggerResume() | cmd.TriggerBackfill():
+                    return await self._schedules.ask(command)
         except RefusedError as error:
             return self._refused(command.id, error.reasons)
         except TerminalError as error:
@@ -272,7 +280,7 @@ class Intake:
             correlationid=command.correlationid or command.id,
             traceparent=command.traceparent,
             defdigest=data.digest,
-            data=ev.Definition(digest=data.digest, size=0, triggers=plan.triggers if data.arm else ()),
+            data=_definition(plan, data, armed_ms=self._clock.now_ms()),
         )
         subject = subjects.definition(command.tenant, data.pipeline)
         await self._broker.append(subject, encode(registered), msg_id=registered.id)
@@ -359,6 +367,13 @@ def check_headers(stored: Stored) -> None:
     if stored.header_bytes > names.HEADER_BYTES_MAX:
         message = f"{stored.header_bytes} bytes of headers; at most {names.HEADER_BYTES_MAX} are read"
         raise MalformedMessageError(message)
+
+
+def _definition(plan: Plan, data: cmd.PutDefinition, *, armed_ms: int) -> ev.Definition:
+    if not data.arm:
+        return ev.Definition(digest=data.digest, size=0)
+    crons = tuple(pseudo.CronSpec(cron=one.cron, timezone=one.timezone, catch_up=one.catch_up) for one in plan.crons)
+    return ev.Definition(digest=data.digest, size=0, armed=True, armed_ms=armed_ms, triggers=plan.triggers, crons=crons)
 
 
 def request_hash(data: cmd.StartRun) -> str:

@@ -31,6 +31,7 @@ from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
 from headrace_scheduler.entries import Entry, InFlight, Shared, Stall
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.pace import FOLD_US, FOLLOW_US, Pace
+from headrace_scheduler.pseudos import Pseudos
 from headrace_scheduler.records import Run
 from headrace_scheduler.state import created, evolve
 
@@ -61,6 +62,7 @@ class Partition:
         """Caught up: it decides."""
         self.skipped = ""
         """What the tail has passed without showing it: everything is read again."""
+        self.pseudos = Pseudos(part, self.stream, shared)
         self._tail: Tail | None = None
         self._unfolded: deque[Stored] = deque()
         self._touched: dict[str, None] = {}
@@ -94,6 +96,7 @@ class Partition:
         snapshot = await snapshots.load(self.shared.broker, self.part) if self.shared.snapshots_on else None
         if snapshot is not None:
             self.seq = self._snapshot_seq = snapshot.seq
+            self.pseudos.restore(snapshot.schedules)
             for run in snapshot.runs:
                 plan = await self.shared.plans.get(run.tenant, run.defdigest)
                 self._count(self._take(run, plan))
@@ -107,7 +110,8 @@ class Partition:
         if not self._unfolded:
             self._unfolded.extend(await self._tail.batch(max_count=BATCH_MAX, wait_s=self._wait_s()))
         while self._unfolded:  # the tail hands a message out once: what could not be folded yet stays
-            await self._fold(self._unfolded[0])
+            if not await self.pseudos.fold(self._unfolded[0]):
+                await self._fold(self._unfolded[0])
             self.seq = self._unfolded.popleft().seq
         if not self.live:
             if not self._tail.caught_up:
@@ -118,15 +122,15 @@ class Partition:
         self._touch_due()
         while self._touched:
             await self.follow(next(iter(self._touched)))
+        await self.pseudos.turn()
         await self.shared.room.serve()
         await self._snapshot_if_due()
 
     def _wait_s(self) -> float:
         if not self.live:
             return CATCHING_UP_S
-        if not self._timers:
-            return IDLE_S
-        return min(IDLE_S, max(0.0, (self._timers[0][0] - self.shared.clock.now_ms()) / 1000))
+        dues = [due for due in (self.pseudos.due_ms, self._timers[0][0] if self._timers else None) if due is not None]
+        return min(IDLE_S, max(0.0, (min(dues) - self.shared.clock.now_ms()) / 1000)) if dues else IDLE_S
 
     def _arm(self, entry: Entry, due_ms: int | None) -> None:
         """Look at the run again at this instant. An older entry of the heap is skipped when it comes up."""
@@ -478,7 +482,9 @@ class Partition:
             return  # what has to be said about them is not in the log yet, and would be forgotten
         self._snapshot_at_s, self._folded, self._snapshot_seq = now_s, 0, self.seq
         runs = [entry.run for entry in self.entries.values()]
-        data = snapshots.encode(snapshots.Snapshot(part=self.part, seq=self.seq, runs=runs))
+        data = snapshots.encode(
+            snapshots.Snapshot(part=self.part, seq=self.seq, runs=runs, schedules=self.pseudos.states)
+        )
         self.shared.supervisor.spawn(
             snapshots.store(self.shared.broker, self.part, self.seq, data), "scheduler.snapshot"
         )

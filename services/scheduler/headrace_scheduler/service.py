@@ -27,6 +27,7 @@ from headrace_scheduler.partition import Partition
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.records import RUNNING
 from headrace_scheduler.room import Room
+from headrace_scheduler.schedules import Schedules
 from headrace_scheduler.triggers import Triggers
 
 log = logging.getLogger("headrace.scheduler")
@@ -69,18 +70,6 @@ class Scheduler:
         )
         plans, definitions = Plans(broker), Definitions(broker, clock)
         self._definitions = definitions
-        self._shared = Shared(
-            broker=broker,
-            clock=clock,
-            supervisor=supervisor,
-            plans=plans,
-            room=Room(config.offers_out_max),
-            source=source,
-            run_streams=config.run_streams,
-            may_decide=self.leases.may_decide,
-            definitions=definitions.newest,
-            snapshots_on=config.snapshots,
-        )
         self._admission = Admission(broker, clock=clock, source=source, tenant=config.tenant)
         self._intake = Intake(
             broker,
@@ -91,6 +80,19 @@ class Scheduler:
             source=source,
             run_streams=config.run_streams,
             durability=config.durability,
+        )
+        self._shared = Shared(
+            broker=broker,
+            clock=clock,
+            supervisor=supervisor,
+            plans=plans,
+            room=Room(config.offers_out_max),
+            source=source,
+            run_streams=config.run_streams,
+            may_decide=self.leases.may_decide,
+            definitions=definitions.newest,
+            schedules=Schedules(definitions, plans, self._intake),
+            snapshots_on=config.snapshots,
         )
         self._sweep = IntakeSweep(broker, clock=clock, may_act=lambda: self.leases.may_decide(0))
         self._intake_handback = IntakeHandBack(

@@ -15,11 +15,12 @@ from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.errors import RetryableError, UnknownOutcomeError
 from headrace.runtime.crashpoints import crashpoint
 from headrace.runtime.eventlog import Broker
+from headrace_scheduler.cron import Cron
 from headrace_scheduler.records import Run
 
 log = logging.getLogger("headrace.scheduler")
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised whenever the state's shape changes: older snapshots are then not read."""
 CHUNK_BYTES: Final = names.BLOB_CHUNK_BYTES
 BYTES_MAX: Final = 256 * 1024 * 1024
@@ -27,11 +28,12 @@ BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Open runs as of a sequence."""
+    """Open runs and all pseudo-runs as of a sequence."""
 
     part: int
     seq: int
     runs: list[Run]
+    schedules: list[Cron] = []
     format: int = FORMAT
 
 
