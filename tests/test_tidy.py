@@ -61,6 +61,7 @@ TESTED_BY = {
     "headrace/contracts/instants": "unit/runtime/test_clock.py",
     "headrace/contracts/live": "contracts/test_schemas.py",
     "headrace/contracts/names": "contracts/test_schemas.py",
+    "headrace/contracts/pseudo": "contracts/test_codec.py",
     # the language's table, what checking gives, and which names are known where, show in what is accepted and refused
     "headrace/pipeline/checked": "unit/pipeline/test_numbering.py",
     "headrace/pipeline/cycles": "unit/pipeline/test_graph.py",
@@ -91,6 +92,10 @@ TESTED_BY = {
     "headrace_tool_registry/service": "integration/services/test_tool_registry.py",
     **{f"headrace_{name}/config": "unit/services/test_configs.py" for name in CONFIGURED},
     # parts of a shell are tested through it
+    "headrace_scheduler/pseudo_messages": "unit/scheduler/test_cron.py",
+    "headrace_scheduler/pseudos": "integration/scheduler/test_schedules.py",
+    "headrace_scheduler/schedule_intake": "integration/scheduler/test_schedules.py",
+    "headrace/cli/deploying": "e2e/test_triggers.py",
     "headrace_scheduler/definitions": "integration/scheduler/test_intake.py",
     "headrace_scheduler/service": "chaos/test_takeover.py",
     "headrace_scheduler/values": "unit/scheduler/test_starting.py",

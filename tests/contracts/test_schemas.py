@@ -15,7 +15,7 @@ from tests.contracts.write_examples import EXAMPLES, recorded
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
-from headrace.contracts import names, subjects
+from headrace.contracts import names, pseudo, subjects
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.channels import CHANNELS
 from headrace.contracts.codec import decode, encode
@@ -26,7 +26,7 @@ from headrace.runtime.streams import stream_specs
 PROTO = EXAMPLES.parent
 KINDS: dict[str, type] = {type_of(kind): kind for kind in (*stored_types(), *inner_types())}
 EXAMPLE_FILES = sorted(EXAMPLES.glob("*/*.json"))
-INNER = msgspec.json.Decoder(ev.DecisionEvent)
+INNER = msgspec.json.Decoder(ev.DecisionEvent | pseudo.TriggerEvent)
 COMMAND = msgspec.json.Decoder(cmd.Command)
 
 

@@ -12,6 +12,7 @@ COMMANDS = (
     ("run", "up", "validate", "plan", "graph", "import", "schema"),
     ("submit", "runs", "show", "watch", "events", "export"),
     ("cancel", "pause", "resume"),
+    ("deploy", "retire", "triggers", "triggers pause", "triggers resume", "triggers backfill"),
     ("services", "doctor", "service", "admin migrate"),
 )
 HEAD = """# The `headrace` command

@@ -5,8 +5,9 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.contracts import codec, subjects
+from headrace.contracts import codec, pseudo, subjects
 from headrace.contracts import events as ev
+from tests.simulation import schedules
 from tests.simulation.automaton import RunHistory, Steps
 from tests.simulation.broker import Ack
 from tests.simulation.host import EPOCH_MS
@@ -28,6 +29,7 @@ def violations(record: Record) -> list[str]:
         found += run.wrong
     found += _calls(record, runs)
     found += _outcomes(record, runs)
+    found += schedules.violations(record)
     found += [f"{stored.stream} {stored.seq}: parked {stored.subject}" for stored in record.history[subjects.DEAD]]
     found += [
         f"liveness: {what} is not done {record.virtual_s:.0f} s after the beginning" for what in record.unfinished
@@ -37,7 +39,8 @@ def violations(record: Record) -> list[str]:
 
 def _read(record: Record) -> dict[str, RunHistory]:
     """Every run's history, with the acknowledgements of orders at their places."""
-    definitions: dict[str, Steps] = {one.digest: msgspec.json.decode(one.data)["main"]["steps"] for one in known()}
+    every = (*known(), *map(schedules.definition, ("once", "all", "none")))
+    definitions: dict[str, Steps] = {one.digest: msgspec.json.decode(one.data)["main"]["steps"] for one in every}
     runs: dict[str, RunHistory] = {}
     orders: dict[int, tuple[str, str, int, int, str]] = {}
     bodies: dict[str, Any] = {}
@@ -48,6 +51,8 @@ def _read(record: Record) -> dict[str, RunHistory]:
             _acknowledged(acks[at], runs, orders)
             at += 1
         message = codec.decode(stored.body)
+        if isinstance(message, pseudo.PseudoMessage):
+            continue  # schedules have a check of their own
         assert isinstance(message, ev.RunMessage), stored.subject
         run = runs.get(message.runid)
         if run is None:

@@ -73,7 +73,7 @@ def chain(steps: int) -> Pipeline:
 
 
 def known() -> tuple[Pipeline, ...]:
-    """Every definition that a world may be asked to run."""
+    """Every definition that a client may ask a world to run."""
     return (*pipelines(), chain(CHAIN))
 
 

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from headrace.contracts import codec, names, subjects
+from headrace.contracts import codec, ids, names, subjects
 from headrace.contracts import commands as cmd
 from headrace.contracts.envelope import SPECVERSION
 from headrace.contracts.errors import RetryableError, UnknownOutcomeError
 from headrace.runtime.eventlog import Stored
 from headrace.runtime.lease import Leases
 from headrace.runtime.streams import consumer_specs, stream_specs
-from tests.simulation import processes
+from tests.simulation import processes, schedules
 from tests.simulation.broker import Ack, SimServer
 from tests.simulation.faults import START, Faults, drawn
 from tests.simulation.host import Host, SimClock
@@ -123,7 +123,7 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
 
     hosts = [host(f"scheduler-{n}", processes.scheduler, n) for n in range(SCHEDULERS)]
     hosts += [host(f"executor-{n}", processes.executor(outside), 10 + n) for n in range(EXECUTORS)]
-    commands = asked(seed)
+    commands = sorted([*asked(seed), *schedules.asked(seed)], key=lambda command: (command.at_s, command.id))
     world = World(
         seed,
         faults,
@@ -161,12 +161,14 @@ def begin(world: World, known: Iterable[Pipeline]) -> None:
 def ask(world: World, asked: Asked) -> None:
     """A command is in the broker's hands."""
     subject = subjects.command(TENANT, asked.verb)
-    world.server.publish(subject, _command(asked), msg_id=asked.id, expected=None, headers={})
+    world.server.publish(subject, _command(asked, world.seed), msg_id=asked.id, expected=None, headers={})
 
 
 async def _live(world: World) -> None:
     loop = world.loop
     begin(world, pipelines())
+    if kind := schedules.catch_up(world.seed):
+        _deploy(world, kind)
     world.client.start()
     while loop.time() < world.quiet_s and (world.to_ask or unfinished(world)):
         await asyncio.sleep(LOOK_S)
@@ -182,13 +184,22 @@ async def _live(world: World) -> None:
     await asyncio.sleep(AFTER_S)
 
 
+def _deploy(world: World, kind: str) -> None:
+    """A schedule that was deployed a while ago."""
+    made = schedules.definition(kind)
+    blob = subjects.blob(TENANT, f"{subjects.DEFINITION_ROOT}/{made.digest}")
+    world.server.publish(blob, made.data, msg_id="", expected=None, headers={})
+    subject = subjects.definition(TENANT, schedules.NAME)
+    world.server.publish(subject, schedules.registration(kind), msg_id="", expected=None, headers={})
+
+
 def unfinished(world: World) -> list[str]:
     """Commands that were not answered; runs that were asked for and have not ended, and runs that they started."""
     runs = world.server.streams["HR_RUNS_0"]
     known: dict[str, bool] = {one.run: False for one in world.asked if one.verb == "run-start"}
     for stored in runs.messages.values():
         place = subjects.parse_run_subject(stored.subject)
-        if place is not None and place.kind == "decision":
+        if place is not None and place.kind == "decision" and not ids.PSEUDO_RE.fullmatch(place.run):
             known[place.run] = known.get(place.run, False) or place.rest in ENDS
     outcomes = world.server.streams[subjects.OUTCOMES].index
     unanswered = [one.id for one in world.asked if not outcomes.of_subject(subjects.outcome(TENANT, one.id))]
@@ -201,7 +212,7 @@ async def _ask(world: World, host: Host) -> None:
         await asyncio.sleep(max(0.0, command.at_s - world.loop.time()))
         if command.verb == "run-resume":
             await _answered(host, f"run-pause-{command.run}")
-        body, subject = _command(command), subjects.command(TENANT, command.verb)
+        body, subject = _command(command, world.seed), subjects.command(TENANT, command.verb)
         while True:
             try:
                 await host.broker.append(subject, body, msg_id=command.id)
@@ -223,7 +234,7 @@ async def _answered(host: Host, command: str) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def _command(asked: Asked) -> bytes:
+def _command(asked: Asked, seed: int) -> bytes:
     envelope = {
         "specversion": SPECVERSION,
         "id": asked.id,
@@ -236,7 +247,18 @@ def _command(asked: Asked) -> bytes:
         data = cmd.StartRun(pipeline=asked.pipeline, inputs=dict(asked.inputs), runid=asked.run)
         return codec.encode(cmd.RunStart(**envelope, data=data))  # type: ignore[arg-type]
     kind = cmd.VERBS[asked.verb]
-    return codec.encode(kind(**envelope, data=cmd.NameRun(runid=asked.run)))  # type: ignore[arg-type]
+    data: object
+    match asked.verb:
+        case "definition-put":
+            digest = schedules.definition(schedules.catch_up(seed)).digest
+            data = cmd.PutDefinition(pipeline=asked.pipeline, digest=digest, arm=True)
+        case "trigger-backfill":
+            data = cmd.BackfillTrigger(pipeline=asked.pipeline, **dict(asked.inputs))
+        case "trigger-pause" | "trigger-resume":
+            data = cmd.NameTrigger(pipeline=asked.pipeline)
+        case _:
+            data = cmd.NameRun(runid=asked.run)
+    return codec.encode(kind(**envelope, data=data))  # type: ignore[arg-type]
 
 
 async def _reap(loop: SimLoop) -> None:

@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 admin = typer.Typer(help="Make what must exist on a broker.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(admin, name="admin")
+triggers = typer.Typer(
+    help="Schedules of deployed pipelines; alone it lists them.", invoke_without_command=True, rich_markup_mode=None
+)
+app.add_typer(triggers, name="triggers")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line.")]
 DataDir = Annotated[
@@ -44,6 +48,11 @@ NatsServer = Annotated[
     ),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a pipeline.")]
+Trigger = Annotated[
+    int | None,
+    typer.Argument(metavar="TRIGGER", min=0, help="Its number, from 0; all unless given.", show_default=False),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A pipeline file.")]
 """Not checked where it is parsed: a file that cannot be read is no wrong usage."""
@@ -266,6 +275,69 @@ def resume(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: 
     from headrace.cli.control import control_command
 
     raise _Ended(control_command("resume", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
+
+
+@app.command()
+def deploy(file: File, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Register a pipeline and arm its triggers, in place of those deployed before."""
+    from headrace.cli.deploying import deploy_command
+
+    raise _Ended(deploy_command(str(file), data_dir=data_dir, as_json=as_json))
+
+
+@app.command()
+def retire(pipeline: Name, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Take a pipeline back: nothing starts it any more; its runs go on."""
+    from headrace.cli.deploying import retire_command
+
+    raise _Ended(retire_command(pipeline, reason=reason, data_dir=data_dir, as_json=as_json))
+
+
+@triggers.callback()
+def list_triggers(context: typer.Context, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Schedules of deployed pipelines; alone it lists them."""
+    from headrace.cli.deploying import triggers_command
+
+    if context.invoked_subcommand is None:
+        raise _Ended(triggers_command(data_dir=data_dir, as_json=as_json))
+
+
+@triggers.command("pause")
+def pause_trigger(
+    pipeline: Name, trigger: Trigger = None, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None
+) -> None:
+    """Pause schedules: what falls due meanwhile is passed over."""
+    from headrace.cli.deploying import switch_command
+
+    raise _Ended(switch_command("pause", pipeline, trigger, reason=reason, data_dir=data_dir, as_json=as_json))
+
+
+@triggers.command("resume")
+def resume_trigger(
+    pipeline: Name, trigger: Trigger = None, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None
+) -> None:
+    """Resume paused schedules."""
+    from headrace.cli.deploying import switch_command
+
+    raise _Ended(switch_command("resume", pipeline, trigger, reason=reason, data_dir=data_dir, as_json=as_json))
+
+
+@triggers.command("backfill")
+def backfill_trigger(
+    pipeline: Name,
+    since: Annotated[str, typer.Option("--from", metavar="INSTANT", help="E.g. 2026-11-25T06:00:00Z; included.")],
+    until: Annotated[str, typer.Option("--to", metavar="INSTANT", help="Not after now; included.")],
+    trigger: Trigger = None,
+    reason: Reason = "",
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Start the runs of past due instants that have none."""
+    from headrace.cli.deploying import backfill_command
+
+    raise _Ended(
+        backfill_command(pipeline, trigger, since=since, until=until, reason=reason, data_dir=data_dir, as_json=as_json)
+    )
 
 
 @app.command()

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
 from headrace.client.history import RunView
+from headrace.client.schedules import ScheduleRow, deployed
 from headrace.client.values import resolve
 from headrace.contracts import codec, ids, names, subjects
 from headrace.contracts import commands as cmd
@@ -112,6 +113,44 @@ class Client:
     async def resume(self, runid: str, *, reason: str = "") -> None:
         """Go on with a paused run. Raises as `cancel`."""
         await self._command("run-resume", cmd.RunResume, cmd.NameRun(runid=runid, reason=reason))
+
+    async def retire(self, pipeline: str, *, reason: str = "") -> None:
+        """Take a pipeline back: its triggers are disarmed, a start by name finds nothing. Its runs go on.
+
+        Raises:
+            CommandRefusedError: nothing of that name is registered.
+        """
+        asked = cmd.NamePipeline(pipeline=pipeline, reason=reason)
+        await self._command("definition-retire", cmd.DefinitionRetire, asked)
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """Every deployed schedule, by pipeline and number, and how it stands."""
+        return await deployed(self._broker, self.tenant, run_streams=self._run_streams)
+
+    async def pause_trigger(self, pipeline: str, trigger: int | None = None, *, reason: str = "") -> None:
+        """Pause a pipeline's schedules, or the one of this number: what falls due meanwhile is passed over.
+
+        Raises:
+            CommandRefusedError: no such schedule is deployed.
+        """
+        asked = cmd.NameTrigger(pipeline=pipeline, trigger=trigger, reason=reason)
+        await self._command("trigger-pause", cmd.TriggerPause, asked)
+
+    async def resume_trigger(self, pipeline: str, trigger: int | None = None, *, reason: str = "") -> None:
+        """Resume paused schedules. Raises as `pause_trigger`."""
+        asked = cmd.NameTrigger(pipeline=pipeline, trigger=trigger, reason=reason)
+        await self._command("trigger-resume", cmd.TriggerResume, asked)
+
+    async def backfill_trigger(
+        self, pipeline: str, trigger: int | None = None, *, from_ms: int, to_ms: int, reason: str = ""
+    ) -> None:
+        """Start the runs of due instants of the past, both ends included, that have none.
+
+        Raises:
+            CommandRefusedError: no such schedule, a span that is not of the past, or more than 1,000 instants in it.
+        """
+        asked = cmd.BackfillTrigger(pipeline=pipeline, trigger=trigger, from_ms=from_ms, to_ms=to_ms, reason=reason)
+        await self._command("trigger-backfill", cmd.TriggerBackfill, asked)
 
     async def _command(self, verb: str, kind: type[cmd.Command], data: Any) -> ev.Accepted:
         """Send one command and wait for its outcome. Publishing again under one id is the same command."""

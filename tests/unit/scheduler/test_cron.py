@@ -1,4 +1,4 @@
-"""The core of schedules: whatever happens in whatever order, an instant is fired at most once, never early, never lost."""
+"""The core of schedules: whatever happens, in whatever order, an instant is fired once, never early, never lost."""
 
 import copy
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Log:
         self.messages.append(_message(kind, data, f"asked-{len(self.messages)}"))
 
     def decide(self, *, confirm: bool = True, version_of: Cron | None = None) -> pseudo.TriggerDecision | None:
-        """One turn of an owner who has read everything, or as much as `version_of`; its append is checked or ignored."""
+        """One turn of an owner who has read everything, or only as much as `version_of`."""
         cron = version_of or self.state()
         ended: dict[int, core.Ended] = {
             due: pseudo.TriggerStarted(due_ms=due, run=run) for due, _, run in core.runs_to_start(cron) if confirm
@@ -60,7 +60,9 @@ class Log:
         decision = core.decide(cron, self.deployed[-1] if self.deployed else None, ended, now_ms=self.now_ms)
         assert canonical_json(_plain(cron)) == before, "deciding changed the state it read"
         if decision is not None:
-            self.messages.append(_message(pseudo.TriggerDecided, decision, trigger_decided(cron, decision, source="/s").id))
+            self.messages.append(
+                _message(pseudo.TriggerDecided, decision, trigger_decided(cron, decision, source="/s").id)
+            )
         return decision
 
     def settle(self) -> None:
@@ -301,7 +303,9 @@ def test_an_instant_is_fired_once_of_its_own_accord_and_never_early(
     assert log.state().starting == {} and log.state().asked == []
 
 
-@given(st.lists(st.integers(1, 3 * HOUR), min_size=1, max_size=12), ZONE, st.sampled_from(["*/10 * * * *", "30 2 * * *"]))
+@given(
+    st.lists(st.integers(1, 3 * HOUR), min_size=1, max_size=12), ZONE, st.sampled_from(["*/10 * * * *", "30 2 * * *"])
+)
 def test_with_catch_up_all_every_instant_is_fired_in_order(waits: list[int], zone: str, cron: str) -> None:
     """However irregularly an owner gets to it, the instants fired are exactly those of the schedule."""
     log = Log()
