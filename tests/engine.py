@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import nats
 
-from headrace.contracts import codec, subjects
+from headrace.contracts import codec, pseudo, subjects
 from headrace.contracts import events as ev
+from headrace.contracts.envelope import SPECVERSION
 from headrace.pipeline.bundle import load_text
 from headrace.runtime import blobs
 from headrace.runtime.clock import SystemClock
@@ -80,6 +81,32 @@ async def put(broker: Broker, text: str, *, arm: bool = False, catalogue: Any = 
     answer = await command(broker, "definition-put", data, command_id=f"put-{bundle.digest[:20]}-{arm}")
     assert isinstance(answer, ev.CommandAccepted), answer
     return bundle.digest
+
+
+async def deployed_ago(broker: Broker, text: str, *, ago_ms: int) -> int:
+    """Registered and armed by a scheduler of some time ago, since when none has run; gives when."""
+    await migrate(broker)
+    bundle = load_text(text)
+    await blobs.put(broker, "default", subjects.DEFINITION_ROOT, bundle.data)
+    at_ms = SystemClock().now_ms() - ago_ms
+    crons = tuple(
+        pseudo.CronSpec(cron=one.cron, timezone=one.timezone, catch_up=one.catch_up) for one in bundle.plan.crons
+    )
+    message = ev.DefinitionRegistered(
+        specversion=SPECVERSION,
+        id=f"put-{bundle.digest[:20]}-{at_ms}",
+        source="/scheduler/of-then",
+        time="",
+        schemaver=1,
+        tenant="default",
+        pipeline=bundle.plan.pipeline,
+        defdigest=bundle.digest,
+        data=ev.Definition(
+            digest=bundle.digest, size=0, armed=True, armed_ms=at_ms, triggers=bundle.plan.triggers, crons=crons
+        ),
+    )
+    await broker.append(subjects.definition("default", bundle.plan.pipeline), codec.encode(message))
+    return at_ms
 
 
 async def start(broker: Broker, pipeline: str, run: str, **inputs: Any) -> None:

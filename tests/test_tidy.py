@@ -96,6 +96,7 @@ TESTED_BY = {
     "headrace_scheduler/pseudos": "integration/scheduler/test_schedules.py",
     "headrace_scheduler/schedule_intake": "integration/scheduler/test_schedules.py",
     "headrace/cli/deploying": "e2e/test_triggers.py",
+    "headrace/client/schedules": "e2e/test_triggers.py",
     "headrace_scheduler/definitions": "integration/scheduler/test_intake.py",
     "headrace_scheduler/service": "chaos/test_takeover.py",
     "headrace_scheduler/values": "unit/scheduler/test_starting.py",

@@ -4,8 +4,7 @@ import datetime
 import re
 from pathlib import Path
 
-from tests.conftest import until
-from tests.e2e.command import Started, headrace, lines
+from tests.e2e.command import Started, headrace, lines, until
 from tests.e2e.pipelines import written
 
 DAILY = """

@@ -279,7 +279,7 @@ def resume(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: 
 
 @app.command()
 def deploy(file: File, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Register a pipeline and arm its triggers, in place of those deployed before."""
+    """Register a pipeline and arm its triggers. Those deployed before are replaced."""
     from headrace.cli.deploying import deploy_command
 
     raise _Ended(deploy_command(str(file), data_dir=data_dir, as_json=as_json))
@@ -287,7 +287,7 @@ def deploy(file: File, as_json: Json = False, data_dir: DataDir = None) -> None:
 
 @app.command()
 def retire(pipeline: Name, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Take a pipeline back: nothing starts it any more; its runs go on."""
+    """Take a pipeline back: nothing starts it any more. Its runs go on."""
     from headrace.cli.deploying import retire_command
 
     raise _Ended(retire_command(pipeline, reason=reason, data_dir=data_dir, as_json=as_json))

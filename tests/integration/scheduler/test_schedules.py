@@ -2,17 +2,13 @@
 
 from typing import Any
 
-from headrace.contracts import codec, ids, pseudo, subjects
 from headrace.contracts import events as ev
-from headrace.contracts.envelope import SPECVERSION
+from headrace.contracts import ids, pseudo
 from headrace.contracts.instants import rfc3339
-from headrace.pipeline.bundle import load_text
-from headrace.runtime import blobs
 from headrace.runtime.clock import SystemClock
 from headrace.runtime.jetstream import JetStreamBroker
-from headrace.runtime.streams import migrate
 from tests.conftest import until
-from tests.engine import command, finished, history, outputs, put, running_scheduler, start
+from tests.engine import command, deployed_ago, finished, history, outputs, put, running_scheduler, start
 
 HOUR = 3_600_000
 TEXT = """
@@ -23,7 +19,6 @@ triggers: [{cron: "MINUTE * * * *", catch_up: CATCH_UP, inputs: {at: "${{ event.
 steps: {say: {transform: "${{ inputs.at }}"}}
 """
 SCHEDULE = ids.schedule_id("default", "hourly", 0)
-RUNS = subjects.runs_stream(0)
 
 
 def _minute() -> int:
@@ -33,32 +28,6 @@ def _minute() -> int:
 def hourly(catch_up: str) -> str:
     """Due half an hour from now and half an hour ago: no test meets an instant."""
     return TEXT.replace("MINUTE", str(_minute())).replace("CATCH_UP", catch_up)
-
-
-async def deployed_ago(broker: JetStreamBroker, text: str, *, ago_ms: int) -> int:
-    """Registered and armed by a scheduler of some time ago, since when none has run; gives when."""
-    await migrate(broker)
-    bundle = load_text(text)
-    await blobs.put(broker, "default", subjects.DEFINITION_ROOT, bundle.data)
-    at_ms = SystemClock().now_ms() - ago_ms
-    crons = tuple(
-        pseudo.CronSpec(cron=one.cron, timezone=one.timezone, catch_up=one.catch_up) for one in bundle.plan.crons
-    )
-    message = ev.DefinitionRegistered(
-        specversion=SPECVERSION,
-        id=f"put-{bundle.digest[:20]}-{at_ms}",
-        source="/scheduler/of-then",
-        time="",
-        schemaver=1,
-        tenant="default",
-        pipeline=bundle.plan.pipeline,
-        defdigest=bundle.digest,
-        data=ev.Definition(
-            digest=bundle.digest, size=0, armed=True, armed_ms=at_ms, triggers=bundle.plan.triggers, crons=crons
-        ),
-    )
-    await broker.append(subjects.definition("default", bundle.plan.pipeline), codec.encode(message))
-    return at_ms
 
 
 def hours(from_ms: int, to_ms: int) -> list[int]:
