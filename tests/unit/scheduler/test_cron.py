@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.contracts import ids, pseudo
@@ -285,6 +285,7 @@ def _tell(log: Log, what: str, value: Any, zone: str, catch_up: str) -> None:
             log.ask(pseudo.TriggerBackfillRequested, pseudo.Span(from_ms=log.now_ms - value, to_ms=log.now_ms))
 
 
+@settings(deadline=None)
 @given(st.lists(STEP, max_size=25), ZONE, st.sampled_from(["once", "all", "none"]))
 def test_an_instant_is_fired_once_of_its_own_accord_and_never_early(
     story: list[tuple[str, Any]], zone: str, catch_up: str
@@ -303,6 +304,7 @@ def test_an_instant_is_fired_once_of_its_own_accord_and_never_early(
     assert log.state().starting == {} and log.state().asked == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 3 * HOUR), min_size=1, max_size=12), ZONE, st.sampled_from(["*/10 * * * *", "30 2 * * *"])
 )
@@ -320,6 +322,7 @@ def test_with_catch_up_all_every_instant_is_fired_in_order(waits: list[int], zon
     assert due(log) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 3 * HOUR), min_size=1, max_size=12), ZONE)
 def test_with_catch_up_once_every_look_fires_the_newest_missed_instant(waits: list[int], zone: str) -> None:
     """One run for each outage, however many instants fell into it, and for the last of them."""
