@@ -57,6 +57,8 @@ REVIEW = {
     "pause": {"needs": ["child"], "wait": {"for": "10m"}},
     "fix": {"needs": ["pause"], "when": "size(steps.list.output.paths) > 10", "tool": "demo.fix", "with": {}},
     "poll": {"needs": ["fix"], "until": "iteration > 1", "max_iterations": 3, "tool": "demo.poll", "with": {}},
+    "tidy": {"needs": ["fix"], "tool": "demo.tidy", "with": {}, "fallback": {"value": 0}, "compensate": "untidy"},
+    "untidy": {"tool": "demo.untidy", "with": {}},
     "route": {
         "needs": ["fix"],
         "switch": [
@@ -195,6 +197,9 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ev.StepSkipped(path="fix", reason="its condition is false"),
         ev.StepCancelled(path="child"),
         ev.ForeachStarted(path="review", items=inline(["src/a.py", "src/b.py"]), count=2),
+        ev.FallbackStarted(path="tidy", attempt=0, failure=failure(code="denied", retryable=False)),
+        ev.CompensationStarted(path="tidy"),
+        ev.RunFailing(failure=failure(code="denied", retryable=False), path="fix", due_ms=NOON_MS + 3_600_000),
         ev.LoopStarted(path="poll", carry=inline({"page": 1})),
         ev.ScopeStarted(path="route", attempt=1, due_ms=NOON_MS + 60_000, case=1),
         ev.TimerSet(

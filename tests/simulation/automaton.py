@@ -20,6 +20,7 @@ BY_TIME: Final = frozenset(
 )
 """Failures that the engine itself declares, without a report."""
 MARKS: Final = re.compile(r"\[\d+\]|\(\d+\)|#\d+")
+ROLES: Final = ("fallback", "compensate")
 EMPTY: Final[Mapping[str, Any]] = {}
 TERMINAL: Final = (ev.RunCompleted, ev.RunFailed, ev.RunCancelled)
 
@@ -37,6 +38,8 @@ class Attempt:
     due_ms: int
     offer: int = 0
     order_seq: int = 0
+    claim_seq: int = 0
+    """The claim that its order knew of."""
     report: "ev.RunMessage | None" = None
     claims: list[tuple[str, int]] = field(default_factory=list)
 
@@ -70,6 +73,12 @@ def block_of(body: Mapping[str, Any], case: int) -> Steps:
     return found
 
 
+def in_graph(steps: Steps) -> list[str]:
+    """Those that do not only stand in for others, or undo them."""
+    called = {body.get(role) for body in steps.values() for role in ROLES if isinstance(body.get(role), str)}
+    return [name for name in steps if name not in called]
+
+
 class RunHistory:
     """One run, message by message."""
 
@@ -83,6 +92,8 @@ class RunHistory:
         self.wrong: list[str] = []
         self.headline = ""
         self.outputs_asked = False
+        self.undoable: list[str] = []
+        self.undoing = ""
 
     def complain(self, text: str) -> None:
         """Note what may not be."""
@@ -155,7 +166,7 @@ class RunHistory:
         if found is None:
             self.complain(f"{seq}: an order of {order.path}#{order.attempt} that no decision that counts has scheduled")
         elif order.offer > found.offer:
-            found.offer, found.order_seq = order.offer, seq
+            found.offer, found.order_seq, found.claim_seq = order.offer, seq, order.claim_seq
 
     def _claimed(self, seq: int, message: ev.AttemptStarted) -> None:
         found = self._find(message.stepid, message.attempt, message.data.decision)
@@ -215,6 +226,12 @@ class RunHistory:
                 self.status = "cancelled"
             case ev.RunCancelling():
                 self.status = "cancelling"
+            case ev.RunFailing():
+                self.status = "failing"
+            case ev.FallbackStarted():
+                self._stand_in(seq, event)
+            case ev.CompensationStarted():
+                self._undo(seq, event.path)
             case ev.RunPaused():
                 self.status = "paused"
             case ev.RunResumed():
@@ -245,7 +262,7 @@ class RunHistory:
                 self._start_child(seq, event)
 
     def _complete(self, seq: int) -> None:
-        open_steps = [path for path in self.definition if not self.steps.get(path, Step()).ended]
+        open_steps = [path for path in in_graph(self.definition) if not self.steps.get(path, Step()).ended]
         if open_steps:
             self.complain(f"{seq}: completed while {open_steps} have not ended")
         self.status = "completed"
@@ -255,9 +272,11 @@ class RunHistory:
         step = self.steps.setdefault(path, Step())
         if step.ended:
             self.complain(f"{seq}: {path} begins again after it {step.phase}")
-        if self.status != "running":
+        undoes = self.status in ("failing", "cancelling") and self.undoing and path.startswith(self.undoing)
+        if self.status != "running" and not undoes:
             self.complain(f"{seq}: {path} begins while the run is {self.status}")
-        self._check_around(seq, path)
+        if not undoes:
+            self._check_around(seq, path)
         if path[-1] not in "])" and "?" not in path:
             scope = path[: path.rfind("/") + 1]
             needs = (scope + need for need in self.node(path).get("needs", ()))
@@ -295,6 +314,23 @@ class RunHistory:
         later = f"#{owner.attempt}" if owner.attempt > 1 else ""
         return f"{base}{later}" + (f":{owner.case}" if ":" in scope.rpartition("/")[2] else "") + "/"
 
+    def _stand_in(self, seq: int, event: ev.FallbackStarted) -> None:
+        step = self.steps.setdefault(event.path, Step())
+        if "fallback" not in self.node(event.path) or step.ended or step.phase == "standing":
+            self.complain(f"{seq}: something stands in for {event.path}, which is {step.phase}")
+        if step.phase == "running":
+            self._check_failure(seq, step, event.path, event.failure.code)
+        self._name_attempt(seq, step, event.path, event.attempt)
+        step.phase = "standing"
+
+    def _undo(self, seq: int, path: str) -> None:
+        last = self.undoable.pop() if self.undoable else ""
+        if last != path or self.status not in ("failing", "cancelling"):
+            self.complain(f"{seq}: {path} is undone while the run is {self.status}; the last that was done is {last}")
+        if self.undoing and not self._has_ended(self.undoing):
+            self.complain(f"{seq}: {path} is undone before {self.undoing} ended")
+        self.undoing = self._scope(path) + str(self.node(path).get("compensate"))
+
     def _enter(self, seq: int, event: ev.ScopeStarted) -> None:
         step = self._begin(seq, event.path)
         if event.attempt != step.attempt + 1:
@@ -307,7 +343,7 @@ class RunHistory:
         later = f"#{step.attempt}" if step.attempt > 1 else ""
         body = self.node(path)
         scope = path + later + (f":{step.case}" if "switch" in body else "") + "/"
-        still = [name for name in block_of(body, step.case) if not self._has_ended(scope + name)]
+        still = [name for name in in_graph(block_of(body, step.case)) if not self._has_ended(scope + name)]
         if still:
             self.complain(f"{seq}: {path} completed while {still} have not ended")
 
@@ -341,6 +377,9 @@ class RunHistory:
         elif step.phase == "sleeping" and time_ms < step.timer_due_ms - SKEW_MS:
             self.complain(f"{seq}: the wait {event.path} ended {step.timer_due_ms - time_ms} ms early")
         self._name_attempt(seq, step, event.path, event.attempt)
+        is_whole = event.path[-1] not in "])" and "?" not in event.path
+        if is_whole and "compensate" in self.node(event.path) and step.phase != "standing":
+            self.undoable.append(event.path)
         self._end(seq, time_ms, event.path, "completed")
 
     def _fail(self, seq: int, time_ms: int, event: ev.StepFailed) -> None:

@@ -89,8 +89,8 @@ def _acknowledged(ack: Ack, runs: dict[str, RunHistory], orders: dict[int, tuple
     is_current = step.phase == "running" and step.attempt == number and offer >= attempt.offer and not run.over
     if not is_current or run.status == "cancelling" or attempt.report is not None:
         return
-    if any(seq > attempt.seq for other in step.attempts.values() for _, seq in other.claims):
-        return  # somebody claimed the call, perhaps for an attempt that was given up: then the owner decides
+    if any(seq > attempt.claim_seq for other in step.attempts.values() for _, seq in other.claims):
+        return  # somebody claimed the call, for an attempt that was given up or meanwhile: then the owner decides
     if EPOCH_MS + ack.at_s * 1000 < attempt.not_after_ms:
         run.complain(f"the order of {path}#{number} ({ack.seq}) was acknowledged at {ack.at_s:.3f} s without a report")
 

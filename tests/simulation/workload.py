@@ -57,7 +57,10 @@ def pipelines() -> tuple[Pipeline, ...]:
     children = tuple(pipeline(f"child-{number}", _child(number)) for number in range(3))
     parents = tuple(pipeline(f"p-{number}", _parent(random.Random(number), children)) for number in range(POOL))
     held = tuple(pipeline(f"h-{number}", _holding(random.Random(f"held/{number}"), children)) for number in range(HELD))
-    return (*children, *parents, *held)
+    recovering = tuple(
+        pipeline(f"u-{number}", _recovering(random.Random(f"recovering/{number}"), children)) for number in range(HELD)
+    )
+    return (*children, *parents, *held, *recovering)
 
 
 @functools.cache
@@ -175,6 +178,31 @@ def _held(draw: random.Random, children: tuple[Pipeline, ...], name: str, *, dep
             parallel = {"max_parallel": draw.choice((1, 2, 8)), "on_item_error": draw.choice(("fail", "continue"))}
             return body | parallel | {"foreach": "${{ [1, 2, 3, 4].filter(e, e <= inputs.n + 1) }}"}
     return body | {"timeout": draw.choice(("1s", "60s"))}
+
+
+def _recovering(draw: random.Random, children: tuple[Pipeline, ...]) -> dict[str, Any]:
+    """Calls that can be undone, inside and outside of groups, steps that stand in, and often an end that fails."""
+    steps: dict[str, Any] = {}
+    for number in range(draw.randrange(1, 4)):
+        do = _step(draw, children, []) if draw.random() < 0.3 else call(ms=draw.choice((5, 40, 300)))
+        if not {"wait", "transform"} & do.keys():
+            do["compensate"] = f"u{number}"
+            steps[f"u{number}"] = call(ms=40, fail=draw.choice((0, 0, 1)))
+        if number:
+            do["needs"] = [f"s{number - 1}"]
+        steps[f"s{number}"] = do
+    last = call(ms=40)
+    last["with"]["fatal"] = draw.random() < 0.7
+    last["needs"] = [f"s{number}" for number in range(len([name for name in steps if name[0] == "s"]))]
+    if draw.random() < 0.4:
+        last["fallback"] = draw.choice(({"value": {"n": 1}}, "plan-b"))
+        if last["fallback"] == "plan-b":
+            steps["plan-b"] = call(ms=300)
+            steps["plan-b"]["with"]["fatal"] = draw.random() < 0.3
+    if draw.random() < 0.4:
+        inner = {**steps, "last": last}
+        return {"group": {"steps": inner, "foreach": "${{ [1, 2].filter(e, e <= inputs.n) }}"}, "end": call(ms=5)}
+    return {**steps, "last": last}
 
 
 def _case(body: dict[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,8 @@ class RunView:
                 self.status, self.outputs = "completed", outputs
             case ev.RunFailed(failure=failure, path=path):
                 self.status, self.failure, self.failed_path = "failed", failure, path
+            case ev.RunFailing(failure=failure, path=path):
+                self.status, self.failure, self.failed_path = "failing", failure, path
             case ev.RunStalled(failure=failure):
                 self.status, self.failure = "stalled", failure
             case ev.RunCancelling(reason=reason):
@@ -157,7 +159,7 @@ class RunView:
                 step.due_ms = 0
             case ev.ChildStarted(child=child, attempt=attempt):
                 step.status, step.child, step.attempt = "running", child, attempt
-            case ev.ChildEnded(failure=failure):
+            case ev.ChildEnded(failure=failure) | ev.FallbackStarted(failure=failure):
                 step.failure = failure or step.failure
             case ev.StepCompleted(report=report, output=output):
                 self._end(step, "completed", at_ms)
@@ -198,6 +200,8 @@ _StepEvent = (
     | ev.ForeachStarted
     | ev.LoopStarted
     | ev.ScopeStarted
+    | ev.FallbackStarted
+    | ev.CompensationStarted
     | ev.TimerSet
     | ev.TimerFired
     | ev.ChildStarted

@@ -50,6 +50,15 @@ class RunFailed(Event, frozen=True, tag="io.headrace.run.failed.v1"):
     path: str = ""
 
 
+class RunFailing(Event, frozen=True, tag="io.headrace.run.failing.v1"):
+    """The run is to fail; what succeeded and can be undone is undone first, the last first."""
+
+    failure: Failure
+    path: str
+    due_ms: int
+    """Instant at which it fails whether or not all is undone."""
+
+
 class RunCancelling(Event, frozen=True, tag="io.headrace.run.cancelling.v1"):
     """No further step starts; work in flight is stopped, children are asked to stop."""
 
@@ -165,6 +174,21 @@ class ScopeStarted(Event, frozen=True, tag="io.headrace.scope.started.v1"):
     """Which of the switch's cases, from 0."""
 
 
+class FallbackStarted(Event, frozen=True, tag="io.headrace.fallback.started.v1"):
+    """A step has failed for good, and its fallback stands in: another step of its scope, or a value."""
+
+    path: str
+    attempt: int
+    failure: Failure
+
+
+class CompensationStarted(Event, frozen=True, tag="io.headrace.compensation.started.v1"):
+    """A step that had succeeded is undone, by the step beside it that its definition names."""
+
+    path: str
+    """Of the step that is undone."""
+
+
 class TimerSet(Event, frozen=True, tag="io.headrace.timer.set.v1"):
     """The step waits: `retry` after a failed attempt, `wait` for its own sake, `deferred` on an executor's word."""
 
@@ -214,6 +238,7 @@ DecisionEvent = (
     RunCreated
     | RunCompleted
     | RunFailed
+    | RunFailing
     | RunCancelling
     | RunCancelled
     | RunPaused
@@ -228,6 +253,8 @@ DecisionEvent = (
     | ForeachStarted
     | LoopStarted
     | ScopeStarted
+    | FallbackStarted
+    | CompensationStarted
     | TimerSet
     | TimerFired
     | ChildStarted

@@ -10,8 +10,10 @@ import msgspec
 
 from headrace.contracts.decisions import ChildEnded as ChildEnded
 from headrace.contracts.decisions import ChildStarted as ChildStarted
+from headrace.contracts.decisions import CompensationStarted as CompensationStarted
 from headrace.contracts.decisions import DecisionEvent as DecisionEvent
 from headrace.contracts.decisions import Event as Event
+from headrace.contracts.decisions import FallbackStarted as FallbackStarted
 from headrace.contracts.decisions import ForeachStarted as ForeachStarted
 from headrace.contracts.decisions import LoopStarted as LoopStarted
 from headrace.contracts.decisions import RunBlocked as RunBlocked
@@ -20,6 +22,7 @@ from headrace.contracts.decisions import RunCancelling as RunCancelling
 from headrace.contracts.decisions import RunCompleted as RunCompleted
 from headrace.contracts.decisions import RunCreated as RunCreated
 from headrace.contracts.decisions import RunFailed as RunFailed
+from headrace.contracts.decisions import RunFailing as RunFailing
 from headrace.contracts.decisions import RunPaused as RunPaused
 from headrace.contracts.decisions import RunResumed as RunResumed
 from headrace.contracts.decisions import RunStalled as RunStalled

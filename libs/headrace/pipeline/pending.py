@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Final
 
 _WAITING: Final = "steps that wait for somebody"
-_RECOVERY: Final = "steps that stand in for others"
 _COST: Final = "prices and budgets"
 _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
@@ -16,8 +15,6 @@ PENDING: Final[Mapping[str, str]] = {
     "step.signal": _WAITING,
     "step.approval": _WAITING,
     "step.emit": "events out of runs",
-    "step.fallback": _RECOVERY,
-    "step.compensate": _RECOVERY,
     "step.on_unknown=ask": _WAITING,
     "step.cache": "results that are used again",
     "step.queue": "queues with a label",

@@ -27,6 +27,7 @@ from headrace.contracts.events import (
     RunCreated,
     RunDecided,
     RunFailed,
+    RunFailing,
     RunPaused,
     RunResumed,
     RunStalled,
@@ -127,7 +128,9 @@ def _take(run: Run, event: DecisionEvent) -> None:
             run.status, run.failure = "failed", failure
         case RunStalled(failure=failure):
             run.status, run.failure = "stalled", failure
-        case RunCompleted() | RunCancelling() | RunCancelled() | RunPaused() | RunResumed() | RunBlocked():
+        case (
+            RunCompleted() | RunFailing() | RunCancelling() | RunCancelled() | RunPaused() | RunResumed() | RunBlocked()
+        ):
             run.status = _STATUS[type(event)]
         case _:
             step = _step(event)
@@ -137,6 +140,7 @@ def _take(run: Run, event: DecisionEvent) -> None:
 
 _STATUS: Final[dict[type, str]] = {
     RunCompleted: "completed",
+    RunFailing: "failing",
     RunCancelling: "cancelling",
     RunCancelled: "cancelled",
     RunPaused: "paused",

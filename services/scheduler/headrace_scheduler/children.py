@@ -31,11 +31,16 @@ async def follow(partition: "Partition", entry: "Entry") -> None:
         inst = run.get(path)
         if inst is not None and inst.status == CHILD and inst.report is None and not run.ended:
             await _ensure_child(partition, run, inst)
-    if run.ended or run.status == "cancelling":
+    if _stops_children(run):
         for child in of_parent(partition, run.run):
             await _ensure_stopped(partition, child)
     if run.parent:
         await _report(partition, run)
+
+
+def _stops_children(run: Run) -> bool:
+    """All of them: those that undo something begin later, and are stopped one by one when nobody waits for them."""
+    return run.ended or (run.status == "cancelling" and not run.undo_began)
 
 
 def of_parent(partition: "Partition", parent: str) -> list[str]:
@@ -59,7 +64,7 @@ def is_unsettled(partition: "Partition", entry: "Entry") -> bool:
         for inst in map(run.get, run.active)
     ):
         return True
-    if run.ended or run.status == "cancelling":
+    if _stops_children(run):
         return any(not partition.entries[child].run.ended for child in of_parent(partition, run.run))
     return bool(run.parent) and _is_orphan(partition, run)
 

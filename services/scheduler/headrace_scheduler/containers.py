@@ -110,7 +110,7 @@ def open_scope(writer: Writer, node: Node, path: str, *, attempt: int) -> None:
     due_ms = min(
         writer.now_ms + node.timeout_ms,
         step_deadline_ms(writer.run, writer.plan, path, now_ms=writer.now_ms),
-        writer.run.deadline_ms,
+        writer.run.end_ms,
     )
     writer.emit(ev.ScopeStarted(path=path, attempt=attempt, due_ms=due_ms, case=case))
 

@@ -45,6 +45,6 @@ def attempt_window_ms(run: Run, plan: Plan, path: str, *, at_ms: int) -> tuple[i
     due_ms = min(
         not_after_ms + timeout_ms(plan, path) + GRACE_MS,
         step_deadline_ms(run, plan, path, now_ms=at_ms),
-        run.deadline_ms,
+        run.end_ms,
     )
     return min(not_after_ms, due_ms), due_ms

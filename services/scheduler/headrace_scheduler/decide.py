@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from headrace.contracts import events as ev
+from headrace.contracts import names
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ExpressionError
 from headrace.contracts.failure import Failure
@@ -38,11 +41,16 @@ from headrace_scheduler.records import (
 
 CANCEL_GRACE_MS: Final = 10_000
 """How long a cancelled run waits for its children to say that they stopped."""
+NAMED_MAX: Final = 20
+"""Steps that a reason names; more help nobody."""
+ENDING: Final = frozenset({"cancelling", "failing"})
+"""Nothing begins any more but what undoes."""
 HEADLINES: Final = (
     (ev.RunStalled, "run-stalled"),
     (ev.RunCompleted, "run-completed"),
     (ev.RunFailed, "run-failed"),
     (ev.RunCancelled, "run-cancelled"),
+    (ev.RunFailing, "run-failing"),
     (ev.RunCancelling, "run-cancelling"),
     (ev.RunBlocked, "run-blocked"),
     (ev.RunPaused, "run-paused"),
@@ -93,7 +101,9 @@ def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Deci
     writer = Writer(run, plan, now_ms, limits.left, limits.refused, limits.definitions)
     _settle_controls(writer)
     if writer.run.status == "cancelling":
-        _settle_cancelling(writer)
+        _settle_cancelling(writer, limits.lost)
+    elif writer.run.status == "failing":
+        _settle_failing(writer, limits.lost)
     elif now_ms >= run.deadline_ms:
         fail_run(writer, Failure(code="deadline_exceeded", message="the run's deadline has passed"), path="")
     else:
@@ -122,7 +132,7 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
 
     Told without a draft, for a fraction of its cost. Every question that `decide` asks has its line here.
     """
-    if run.controls or run.reported or run.ready or limits.lost or run.open == 0 or run.status == "cancelling":
+    if run.controls or run.reported or run.ready or limits.lost or run.open == 0 or run.status in ENDING:
         return False
     if now_ms >= run.deadline_ms:
         return False
@@ -137,6 +147,8 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
 def _due_ms(run: Run, plan: Plan, inst: Inst) -> int:
     """When time alone makes a decision about an active instance possible."""
     deadline_ms = step_deadline_ms(run, plan, inst.path)
+    if inst.status == STANDING:
+        return run.end_ms  # what stands in has a deadline of its own
     if inst.status in TIMELESS:
         return deadline_ms
     return min(inst.timer_ms if inst.status == SLEEPING else inst.due_ms, deadline_ms)
@@ -147,6 +159,9 @@ def _may_move_on(run: Run, plan: Plan, inst: Inst) -> bool:
         return inst.scope.open == 0
     if inst.turns is not None:
         return not inst.turns.living
+    if inst.status == STANDING:
+        fallback = node_of(plan, inst.path).fallback
+        return fallback is not None and fallback.node is None
     foreach = node_of(plan, inst.path).foreach
     assert inst.fan is not None and foreach is not None, inst.path
     if inst.fan.cursor >= inst.fan.count:
@@ -170,14 +185,12 @@ def next_due_ms(run: Run, plan: Plan, *, now_ms: int) -> int | None:
     """
     if run.ended or run.status == "stalled":
         return None
-    dues = [run.cancel_due_ms if run.status == "cancelling" else run.deadline_ms]
+    dues = [run.cancel_due_ms, run.undo_due_ms] if run.status in ENDING else [run.deadline_ms]
     for path in run.active:
         inst = run.get(path)
         assert inst is not None, path
-        deadline_ms = step_deadline_ms(run, plan, path)
-        if inst.status not in TIMELESS:
-            dues.append(inst.timer_ms if inst.status == SLEEPING else inst.due_ms)
-        dues.append(deadline_ms)
+        dues.append(_due_ms(run, plan, inst))
+        dues.append(step_deadline_ms(run, plan, path))
     return min((due for due in dues if due > now_ms), default=None)
 
 
@@ -197,16 +210,53 @@ def _settle_controls(writer: Writer) -> None:
                 return
 
 
-def _settle_cancelling(writer: Writer) -> None:
-    _cancel_active(writer, children=False)  # what did not fit the decision that began it
-    for path in list(writer.run.reported):
-        inst = writer.run.edit(path)
-        if inst.status == CHILD:
-            writer.emit(ev.StepCancelled(path=path))
-    _cancel_active(writer, children=False)  # what was around them
-    if writer.now_ms >= writer.run.cancel_due_ms or not writer.run.active:
+def _settle_cancelling(writer: Writer, lost: frozenset[str]) -> None:
+    run = writer.run
+    if not run.undo_began:
+        _cancel_active(writer, children=False)  # what did not fit the decision that began it
+        for path in list(run.reported):
+            inst = run.get(path)
+            if inst is not None and inst.status == CHILD:
+                writer.emit(ev.StepCancelled(path=path))
+        _cancel_active(writer, children=False)  # what was around them
+        if run.active and writer.now_ms < run.cancel_due_ms:
+            return
         _cancel_active(writer, children=True)
-        writer.emit(ev.RunCancelled(reason=writer.run.cancel_reason))
+    if _has_undone(writer, lost):
+        writer.emit(ev.RunCancelled(reason=run.cancel_reason + _not_undone(run)))
+
+
+def _settle_failing(writer: Writer, lost: frozenset[str]) -> None:
+    run = writer.run
+    if not run.undo_began:
+        _cancel_active(writer, children=True)
+    if _has_undone(writer, lost):
+        assert run.failure is not None
+        causes = (*run.failure.causes, *([_not_undone(run)] if run.undo else []))
+        failure = msgspec.structs.replace(run.failure, causes=causes)
+        writer.emit(ev.RunFailed(failure=failure, path=run.failing_path))
+
+
+def _has_undone(writer: Writer, lost: frozenset[str]) -> bool:
+    """Undo what succeeded, one step after another, the last first. True when that is over."""
+    run = writer.run
+    if writer.full:
+        return False
+    if run.undo and writer.now_ms >= run.undo_due_ms:
+        _cancel_active(writer, children=True)
+        return True
+    if run.undo_began:
+        _settle_reports(writer)
+        _settle_timers(writer, lost)
+        starting.start(writer)
+    while run.undo and not run.active and not run.ready and not writer.full:
+        writer.emit(ev.CompensationStarted(path=run.undo[-1]))
+        starting.start(writer)
+    return not run.undo
+
+
+def _not_undone(run: Run) -> str:
+    return f"not undone in time: {', '.join(run.undo[:NAMED_MAX])}" if run.undo else ""
 
 
 def _cancel_active(writer: Writer, *, children: bool) -> None:
@@ -222,7 +272,10 @@ def _cancel_active(writer: Writer, *, children: bool) -> None:
 def fail_run(writer: Writer, failure: Failure, *, path: str) -> None:
     """End the run as failed. What is in flight is cancelled with it, and says so as far as one decision holds it."""
     _cancel_active(writer, children=True)
-    writer.emit(ev.RunFailed(failure=failure, path=path))
+    if writer.run.undo:
+        writer.emit(ev.RunFailing(failure=failure, path=path, due_ms=writer.now_ms + names.UNDO_MS))
+    else:
+        writer.emit(ev.RunFailed(failure=failure, path=path))
 
 
 # --- what was heard ----------------------------------------------------------------------------
@@ -316,7 +369,7 @@ def _fire(writer: Writer, inst: Inst) -> None:
         case "wait":
             writer.emit(ev.TimerFired(path=inst.path, timer="wait"))
             writer.emit(ev.StepCompleted(path=inst.path, output=NULL))
-        case _ if writer.run.status != "running" or writer.fatal is not None or not writer.room():
+        case _ if writer.run.status == "paused" or writer.fatal is not None or not writer.room():
             return
         case "deferred" if writer.take(inst.queue):
             writer.emit(ev.TimerFired(path=inst.path, timer="deferred"))

@@ -12,10 +12,10 @@ from headrace.contracts import events as ev
 from headrace.contracts import names
 from headrace.contracts.codec import encode
 from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import node_of
+from headrace.pipeline.plan import Node, node_of
 from headrace_scheduler.deadlines import retry_policy, step_deadline_ms
 from headrace_scheduler.paths import asker_of, is_inside, owner_of, part_of, scope_of, whole_of
-from headrace_scheduler.records import FANNED, TURNING, Inst, fan_results
+from headrace_scheduler.records import FANNED, STANDING, TURNING, Inst, fan_results
 from headrace_scheduler.retry import retry_delay_ms
 
 if TYPE_CHECKING:  # the writer calls these functions; naming its type back is no dependency
@@ -35,6 +35,8 @@ def follow(writer: "Writer", event: ev.StepCompleted | ev.StepFailed | ev.StepSk
     elif path[-1] == ")":
         if isinstance(event, ev.StepFailed):
             _fail_whole(writer, path, event.failure)
+    elif (node := node_of(writer.plan, path)).standby_for is not None:
+        _after_standby(writer, node, event)
     elif isinstance(event, ev.StepFailed) and not event.tolerated:
         scope = scope_of(path)
         if not scope:
@@ -43,6 +45,24 @@ def follow(writer: "Writer", event: ev.StepCompleted | ev.StepFailed | ev.StepSk
         owner = writer.run.get(owner_of(scope))
         if owner is not None and owner.scope is not None and owner.scope.path == scope:
             fail_attempt(writer, owner, _within(event.failure, path))
+
+
+def _after_standby(writer: "Writer", node: Node, event: ev.StepCompleted | ev.StepFailed | ev.StepSkipped) -> None:
+    """What stood in for a step has ended, and so does the step. What undid one has no further meaning."""
+    assert node.standby_for is not None
+    owner = writer.plan.nodes[node.standby_for]
+    inst = writer.run.get(scope_of(event.path) + owner.id)
+    if inst is None or inst.status != STANDING:
+        return
+    if isinstance(event, ev.StepCompleted):
+        stood_in = writer.run.get(event.path)
+        assert stood_in is not None, event.path
+        writer.emit(ev.StepCompleted(path=inst.path, attempt=inst.attempt, output=stood_in.output, degraded=True))
+        return
+    assert inst.failure is not None, inst.path
+    why = event.failure.code if isinstance(event, ev.StepFailed) else "skipped"
+    causes = (*inst.failure.causes, f"fallback {event.path}: {why}")[:CAUSES_MAX]
+    fail_step(writer, inst.path, msgspec.structs.replace(inst.failure, causes=causes))
 
 
 def _within(failure: Failure, path: str) -> Failure:
@@ -136,6 +156,9 @@ def fail_step(writer: "Writer", path: str, failure: Failure) -> None:
     if inst is not None and (inst.scope or inst.fan or inst.turns):
         cancel_inside(writer, path)
     attempt = 0 if inst is None else inst.attempt
+    if _has_fallback(writer, path) and (inst is None or inst.status != STANDING):
+        writer.emit(ev.FallbackStarted(path=path, attempt=attempt, failure=failure))
+        return
     writer.emit(ev.StepFailed(path=path, attempt=attempt, failure=failure, tolerated=tolerates(writer, path)))
     if "?" not in path:
         return
@@ -148,6 +171,12 @@ def fail_step(writer: "Writer", path: str, failure: Failure) -> None:
         fail_step(writer, asker, failure)
 
 
+def _has_fallback(writer: "Writer", path: str) -> bool:
+    if "?" in path or part_of(path) is not None:
+        return False
+    return node_of(writer.plan, path).fallback is not None
+
+
 def tolerates(writer: "Writer", path: str) -> bool:
     """A failure of this instance does not fail what is around it by itself."""
     if "?" in path:
@@ -155,4 +184,4 @@ def tolerates(writer: "Writer", path: str) -> bool:
     node = node_of(writer.plan, path)
     if part_of(path) is not None:
         return node.foreach is not None and node.foreach.continue_on_error
-    return node.on_error_continue
+    return node.on_error_continue or node.standby_for is not None  # whom it stands in for fails next

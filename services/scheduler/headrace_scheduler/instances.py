@@ -136,6 +136,24 @@ def leave(run: Run, inst: Inst) -> None:
             run.out[inst.queue] -= 1
 
 
+def stand_in(run: Run, plan: Plan, path: str, at_ms: int) -> Inst:
+    """A step has failed, and its fallback begins."""
+    inst = begin(run, plan, path, STANDING, at_ms)
+    if inst.fan is not None or inst.turns is not None:
+        clear_inside(run, plan, path)
+        inst.fan = inst.turns = None
+    fallback = node_of(plan, path).fallback
+    if fallback is not None and fallback.node is not None:
+        call_standby(run, plan, path, fallback.node)
+    return inst
+
+
+def call_standby(run: Run, plan: Plan, path: str, node: int) -> None:
+    """The step that stands in for, or undoes, the one at `path` may begin."""
+    standby = plan.nodes[node]
+    make_ready(run, standby, run.edit(scope_of(path) + standby.id))
+
+
 def clear_inside(run: Run, plan: Plan, path: str) -> None:
     """Nothing inside of an instance is under way any more. Their ends say so as far as a decision holds them."""
     for asker in [asker for asker in run.asked if is_inside(asker, path)]:
@@ -221,6 +239,8 @@ def _is_kept(plan: Plan, path: str) -> bool:
 def _count_down(run: Run, plan: Plan, inst: Inst, *, undone: bool) -> None:
     node = node_of(plan, inst.path)
     if node.standby_for is not None:
+        if run.undo and run.undo_began and plan.nodes[node.standby_for].compensate == node.index:
+            run.undo.pop()
         return
     scope = scope_of(inst.path)
     holder: Run | Scope = run
@@ -233,6 +253,8 @@ def _count_down(run: Run, plan: Plan, inst: Inst, *, undone: bool) -> None:
     holder.degraded = holder.degraded or inst.degraded or inst.status == FAILED
     if node.compensate is not None and undone and inst.status == SUCCEEDED:
         run.undo.append(inst.path)
+    if inst.status == CANCELLED:
+        return  # with what is around it: nothing follows
     for dependent in node.dependents:
         other = plan.nodes[dependent]
         waiting = run.edit(scope + other.id)

@@ -63,6 +63,9 @@ def template_of(run: Run, plan: Plan, path: str) -> Template:
     node = node_of(plan, path)
     if not asker or word == "spec":
         return node.spec
+    if word == "fallback":
+        assert node.fallback is not None and node.fallback.value is not None, path
+        return node.fallback.value
     if word == "start":
         assert node.loop is not None and node.loop.start is not None, path
         return node.loop.start

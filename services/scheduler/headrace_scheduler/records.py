@@ -147,7 +147,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     pipeline: str
     defdigest: str
     status: str = "running"
-    """running, paused, cancelling, stalled, completed, failed, cancelled."""
+    """running, paused, cancelling, failing, stalled, completed, failed, cancelled."""
     version: int = 0
     decision_id: str = ""
     decision_seq: int = 0
@@ -184,6 +184,10 @@ class Run(msgspec.Struct, omit_defaults=True):
     """A step failed and was tolerated, or gave a degraded result."""
     undo: list[str] = []
     """Steps that succeeded and can be undone, in the order in which they did."""
+    undo_began: bool = False
+    undo_due_ms: int = 0
+    """When undoing is over; 0 while the run is not about to end."""
+    failing_path: str = ""
     in_flight: int = 0
     """Instances that count against `max_parallel`: running orders and children."""
     controls: list[tuple[str, str]] = []
@@ -213,6 +217,11 @@ class Run(msgspec.Struct, omit_defaults=True):
             self.insts.drop(path)
         else:
             self.insts.pop(path, None)
+
+    @property
+    def end_ms(self) -> int:
+        """Until when its steps may run."""
+        return self.undo_due_ms or self.deadline_ms
 
     @property
     def ended(self) -> bool:

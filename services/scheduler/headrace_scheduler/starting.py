@@ -18,12 +18,12 @@ from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import content_for, evaluable_here
 from headrace_scheduler.paths import evaluation
-from headrace_scheduler.records import FANNED, INSIDE, TURNING
+from headrace_scheduler.records import FANNED, INSIDE, STANDING, TURNING, Inst
 from headrace_scheduler.values import bind, materialise, needed
 
 ORDERED: Final = frozenset({"tool", "llm", "pipeline"})
 """Kinds whose every attempt counts against `max_parallel`."""
-HOLDERS: Final = frozenset({FANNED, TURNING, INSIDE})
+HOLDERS: Final = frozenset({FANNED, TURNING, INSIDE, STANDING})
 
 
 def start(writer: Writer) -> None:
@@ -104,6 +104,9 @@ def _move_on(writer: Writer, path: str) -> None:
                 if inst.scope is not None and inst.scope.open == 0:
                     finish_scope(writer, inst)
                 return
+            if inst.status == STANDING:
+                _stand_in(writer, inst)
+                return
             part = next_item(writer, inst) if inst.status == FANNED else next_iteration(writer, inst)
         except ExpressionError as error:
             writer.fail_step(path, error.failure())
@@ -114,6 +117,17 @@ def _move_on(writer: Writer, path: str) -> None:
         _start_part(writer, node_of(writer.plan, path), part)
         if len(writer.events) == said:
             return  # no offer left on its queue
+
+
+def _stand_in(writer: Writer, inst: Inst) -> None:
+    """A value stands in at once; another step ends the one that it stands in for."""
+    fallback = node_of(writer.plan, inst.path).fallback
+    if fallback is None or fallback.value is None:
+        return
+    answer = ask(writer, evaluation(inst.path, "fallback"), fallback.value)
+    if answer is not None:
+        output = answer.stored(writer)
+        writer.emit(ev.StepCompleted(path=inst.path, attempt=inst.attempt, output=output, degraded=True))
 
 
 def _start_part(writer: Writer, node: Node, path: str) -> None:
@@ -211,7 +225,7 @@ def _start_child(writer: Writer, node: Node, path: str, *, attempt: int) -> None
             due_ms=min(
                 writer.now_ms + node.timeout_ms,
                 step_deadline_ms(run, writer.plan, path, now_ms=writer.now_ms),
-                run.deadline_ms,
+                run.end_ms,
             ),
         )
     )

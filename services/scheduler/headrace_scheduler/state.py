@@ -16,10 +16,11 @@ from typing import Final, assert_never
 import msgspec
 
 from headrace.contracts import events as ev
+from headrace.contracts import names
 from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import ROOT, Plan
+from headrace.pipeline.plan import ROOT, Plan, node_of
 from headrace_scheduler.deadlines import attempt_window_ms
-from headrace_scheduler.instances import begin, end, leave, open_block, open_scope
+from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in
 from headrace_scheduler.records import (
     CANCELLED,
     CHILD,
@@ -31,6 +32,7 @@ from headrace_scheduler.records import (
     SLEEPING,
     SUCCEEDED,
     TURNING,
+    WAITING,
     Fan,
     Inst,
     Report,
@@ -229,6 +231,13 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             inst = begin(run, plan, event.path, CHILD, at_ms)
             inst.child, inst.attempt, inst.due_ms = event.child, event.attempt, event.due_ms
             inst.scheduled_ms, inst.begun = at_ms, event
+        case ev.FallbackStarted():
+            stand_in(run, plan, event.path, at_ms).failure = event.failure
+        case ev.CompensationStarted():
+            node = node_of(plan, event.path).compensate
+            assert node is not None, event.path
+            run.undo_began = True
+            call_standby(run, plan, event.path, node)
         case ev.ChildEnded():
             pass  # for readers: the step's own end follows in the same decision
         case _:
@@ -243,9 +252,12 @@ def _apply_run(run: Run, plan: Plan, event: "_RunEvent", at_ms: int) -> None:
             run.status, run.outputs = "completed", event.outputs
         case ev.RunFailed():
             run.status, run.failure = "failed", event.failure
+        case ev.RunFailing():
+            run.status, run.failure, run.failing_path = "failing", event.failure, event.path
+            _stop_starting(run, event.due_ms)
         case ev.RunCancelling():
             run.status, run.cancel_due_ms, run.cancel_reason = "cancelling", event.due_ms, event.reason
-            run.controls = []
+            _stop_starting(run, event.due_ms + names.UNDO_MS)
         case ev.RunCancelled():
             run.status = "cancelled"
         case ev.RunPaused():
@@ -258,6 +270,14 @@ def _apply_run(run: Run, plan: Plan, event: "_RunEvent", at_ms: int) -> None:
             run.status, run.failure = "stalled", event.failure
         case _:
             assert_never(event)
+
+
+def _stop_starting(run: Run, undo_due_ms: int) -> None:
+    """Nothing begins any more but what undoes."""
+    run.controls, run.undo_due_ms = [], undo_due_ms
+    for entry in run.ready:
+        run.edit(entry[3]).status = WAITING
+    run.ready = []
 
 
 def _apply_opened(
@@ -325,6 +345,7 @@ _RunEvent = (
     ev.RunCreated
     | ev.RunCompleted
     | ev.RunFailed
+    | ev.RunFailing
     | ev.RunCancelling
     | ev.RunCancelled
     | ev.RunPaused

@@ -16,10 +16,10 @@ from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.plan import Node, Plan
 from headrace.runtime.values import foreach_output
 from headrace_scheduler.paths import scope_of
-from headrace_scheduler.records import FAILED, SKIPPED, SUCCEEDED, Inst, Run
+from headrace_scheduler.records import FAILED, SKIPPED, STANDING, SUCCEEDED, Inst, Run
 
 Bindings = dict[str, Value]
-_STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", SKIPPED: "skipped"}
+_STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", STANDING: "failed", SKIPPED: "skipped"}
 
 
 def bind(run: Run, plan: Plan, path: str, reads: Iterable[str], optional: frozenset[str]) -> Bindings:

@@ -34,6 +34,7 @@ HOLDERS = ("group", "switch", "while", "until", "groups", "turns")
 def steps(draw: st.DrawFn, prefix: str = "s", depth: int = 0) -> dict[str, Any]:
     """A block of steps: each may need earlier ones, in every way there is, and hold others."""
     made: dict[str, Any] = {}
+    standby: dict[str, Any] = {}
     for number in range(draw(st.integers(1, (5, 3, 2)[depth]))):
         earlier = list(made)
         needs: list[str] = draw(st.lists(st.sampled_from(earlier), max_size=2, unique=True)) if earlier else []
@@ -48,7 +49,24 @@ def steps(draw: st.DrawFn, prefix: str = "s", depth: int = 0) -> dict[str, Any]:
             body["when"] = draw(st.sampled_from(["inputs.yes", "!inputs.yes", "size(inputs.xs) > 1", "inputs.xs"]))
         if draw(st.integers(0, 3)) == 0:
             body["on_error"] = "continue"
+        standby |= _recovery(draw, f"{prefix}{number}", body)
         made[f"{prefix}{number}"] = body
+    return made | standby
+
+
+def _recovery(draw: st.DrawFn, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Now and then something stands in for a step, or undoes it."""
+    made: dict[str, Any] = {}
+    if "wait" in body or draw(st.integers(0, 3)):
+        return made
+    fallback = draw(st.sampled_from([None, {"value": "${{ inputs.xs }}"}, f"{name}f"]))
+    if fallback:
+        body["fallback"] = fallback
+    if fallback == f"{name}f":
+        made[fallback] = _body(draw(st.sampled_from(["tool", "map", "wait"])), draw)
+    if "transform" not in body and draw(st.booleans()):
+        body["compensate"] = f"{name}u"
+        made[f"{name}u"] = _body(draw(st.sampled_from(["tool", "unsafe", "child"])), draw)
     return made
 
 
@@ -114,7 +132,7 @@ def _body(step: str, draw: st.DrawFn) -> dict[str, Any]:
 def stages(draw: st.DrawFn) -> Stage:
     """A run of a random plan, created and not yet decided about."""
     body = draw(steps())
-    outputs = {name: "${{ steps.?" + name + ".?output.orValue(0) }}" for name in body}
+    outputs = {name: "${{ steps.?" + name + ".?output.orValue(0) }}" for name in body if name[-1] not in "fu"}
     top = {
         "inputs": {"xs": {"type": "array"}, "yes": {"type": "boolean"}},
         "limits": {"max_parallel": draw(st.integers(1, 4))},
@@ -281,6 +299,12 @@ class Weather:
 # --- what holds ----------------------------------------------------------------------------------
 
 
+def parts_of(run: Run, whole: str) -> list[str]:
+    """Items or iterations that have not ended; those that did are remembered where they may have to be undone."""
+    parts = [path for path in run.insts if (part_of(path) or ("",))[0] == whole]
+    return [path for path in parts if run.insts[path].status not in ENDED]
+
+
 def check(run: Run, whole: Plan) -> None:
     """The state agrees with itself and with the limits."""
     statuses = {path: inst.status for path, inst in run.insts.items()}
@@ -302,13 +326,13 @@ def check(run: Run, whole: Plan) -> None:
         if inst.scope is not None:
             assert inst.status == "inside" and inst.scope.open == opened[inst.scope.path]
         if inst.turns is not None:
-            living = [other for other in run.insts if (part_of(other) or ("",))[0] == inst.path]
+            living = parts_of(run, inst.path)
             assert len(living) == inst.turns.living
     for path, inst in run.insts.items():
-        if inst.fan is not None:
+        if inst.fan is not None and inst.status == "fanned":
             foreach = node_of(whole, path).foreach
             assert foreach is not None
-            living = [other for other in run.insts if (part_of(other) or ("",))[0] == path]
+            living = parts_of(run, path)
             assert len(living) == inst.fan.in_flight <= foreach.max_parallel
             assert len(inst.fan.results) == inst.fan.done == inst.fan.cursor - inst.fan.in_flight
 
