@@ -217,7 +217,9 @@ class JetStreamBroker:
         try:
             await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
         except HeadraceError:  # the server's codes for "not there" are also those of other failures
-            if await self.get(stream, seq) is not None:
+            async with asyncio.timeout(2 * names.REQUEST_DEADLINE_S):  # it has its own, half as long
+                there = await self.get(stream, seq)
+            if there is not None:
                 raise
 
     async def difference(self, spec: StreamSpec | ConsumerSpec) -> str:

@@ -205,7 +205,8 @@ class HandBack:
             return False
         partitions = list(self._partitions.values())
         suspected = [one for one in partitions if one.live and self._suspects(one, living, delivered)]
-        read = await asyncio.gather(*(self._is_at_end(one) for one in suspected))  # one after the other took a second
+        async with asyncio.timeout(LOG_WITHIN_S + 2 * names.REQUEST_DEADLINE_S):  # each of them has its own, as long
+            read = await asyncio.gather(*(self._is_at_end(one) for one in suspected))  # in turn they took a second
         for partition, is_at_end in zip(suspected, read, strict=True):
             for entry, inst in self._suspects(partition, living, delivered) if is_at_end else ():
                 await self._offer_again(partition, entry, inst, living)
