@@ -51,8 +51,6 @@ BAD: list[tuple[str, str, list[str]]] = [
             "it waits for: the layer of models: tool loops, schemas, sessions",
             "4:24: E1110 `fallback` does not go with `wait`; "
             "it goes with llm, tool, transform, pipeline, steps, switch, signal and approval",
-            "4:24: E1401 `fallback` cannot be executed by this release yet; "
-            "it waits for: steps that stand in for others",
         ],
     ),
     (
