@@ -17,6 +17,7 @@ from tests.simulation.host import EPOCH_MS
 from tests.simulation.workload import Asked, Pipeline
 
 if TYPE_CHECKING:
+    from headrace.runtime.eventlog import Stored
     from tests.simulation.world import Record
 
 TENANT: Final = "default"
@@ -90,6 +91,25 @@ def asked(seed: int) -> list[Asked]:
     if draw.random() < 0.3:
         commands.append(Asked(draw.uniform(0.5, 6.0), "definition-put", "t3", NAME))
     return commands
+
+
+def unsettled(history: "list[Stored]") -> list[str]:
+    """Instants that were fired and of which the log does not say yet what became of them."""
+    waiting: dict[int, None] = {}
+    version = 0
+    for stored in history:
+        if "_cron." not in stored.subject or ".decision." not in stored.subject:
+            continue
+        message = codec.decode(stored.body)
+        if not isinstance(message, pseudo.TriggerDecided) or message.data.version != version + 1:
+            continue
+        version += 1
+        for event in message.data.events:
+            if isinstance(event, pseudo.TriggerFired):
+                waiting[event.due_ms] = None
+            elif isinstance(event, pseudo.TriggerStarted | pseudo.TriggerSkipped | pseudo.TriggerRefused):
+                waiting.pop(event.due_ms, None)
+    return [f"the schedule's {due_ms}" for due_ms in waiting]
 
 
 def violations(record: "Record") -> list[str]:

@@ -203,7 +203,8 @@ def unfinished(world: World) -> list[str]:
             known[place.run] = known.get(place.run, False) or place.rest in ENDS
     outcomes = world.server.streams[subjects.OUTCOMES].index
     unanswered = [one.id for one in world.asked if not outcomes.of_subject(subjects.outcome(TENANT, one.id))]
-    return [*unanswered, *(run for run, ended in known.items() if not ended)]
+    unsettled = schedules.unsettled(list(runs.messages.values())) if schedules.catch_up(world.seed) else []
+    return [*unanswered, *(run for run, ended in known.items() if not ended), *unsettled]
 
 
 async def _ask(world: World, host: Host) -> None:
