@@ -151,7 +151,7 @@ class Admission:
     def _disk(self, probe: Callable[[], Usage]) -> Failure | None:
         try:
             usage = probe()
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - whatever it is: unknown is refused, not free space
             return _no_answer("disk", error)
         free = usage.limit - usage.used
         if free < DISK_FREE_BYTES_MIN:
