@@ -318,6 +318,7 @@ def example_messages() -> dict[str, Message]:
         ),
         message(ev.DefinitionRetired, ev.Reason(reason="superseded"), **plain | {"pipeline": "review-repo"}),
         *_pseudo_messages(),
+        *_key_messages(),
         message(ev.ToolRegistered, tool_spec, **plain),
         message(ev.ToolDisabled, ev.ToolName(tool="demo.echo", version="1.0.0", reason="superseded"), **plain),
         message(ev.SessionOpened, ev.SessionOpening(session="chat-7", labels={"user": "ann"}), **plain),
@@ -358,6 +359,34 @@ def example_messages() -> dict[str, Message]:
     return {type_of(type(one)): one for one in made}
 
 
+KEY = ids.key_id(TENANT, "review-repo", "main")
+
+
+def example_key_events() -> dict[str, pseudo.KeyEvent]:
+    """One example of every event inside a decision of a concurrency key, by type."""
+    expires_ms = NOON_MS + 86_400_000
+    events: tuple[pseudo.KeyEvent, ...] = (
+        pseudo.KeyFreed(run="nightly-6", reason="ended"),
+        pseudo.KeyQueued(run=RUN, max=1, on_excess="queue", expires_ms=expires_ms),
+        pseudo.KeyGranted(run=RUN, max=1, expires_ms=expires_ms),
+        pseudo.KeyRefused(run="nightly-7"),
+        pseudo.KeyRevoked(run=RUN),
+    )
+    return {type_of(type(event)): event for event in events}
+
+
+def _key_messages() -> tuple[Message, ...]:
+    own: dict[str, Any] = {"runid": KEY, "correlationid": KEY, "subject": f"key/{KEY}"}
+    events = tuple(example_key_events().values())
+    ask = pseudo.KeyAsk(run=RUN, max=1, on_excess="queue", expires_ms=NOON_MS + 86_400_000)
+    return (
+        message(pseudo.KeyDecided, pseudo.KeyDecision(version=1, at_ms=NOON_MS, events=events), **own),
+        message(pseudo.KeyAsked, ask, **own),
+        message(pseudo.KeyReleased, pseudo.KeyRelease(run=RUN), **own),
+        message(ev.KeyAnswered, ev.KeyAnswer(key=KEY, granted=True)),
+    )
+
+
 def _pseudo_messages() -> tuple[Message, ...]:
     own: dict[str, Any] = {"runid": SCHEDULE, "correlationid": SCHEDULE, "subject": f"schedule/{SCHEDULE}"}
     events = tuple(example_trigger_events().values())
@@ -376,6 +405,7 @@ def _pseudo_messages() -> tuple[Message, ...]:
 def examples() -> dict[str, Any]:
     """All of the above."""
     made: dict[str, Any] = {**example_messages(), **example_events(), **example_trigger_events()}
+    made |= example_key_events()
     missing = [type_of(kind) for kind in (*stored_types(), *inner_types()) if type_of(kind) not in made]
     assert not missing, f"no example of {missing}: add one to tests/builders.py"
     return made

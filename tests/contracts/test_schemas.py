@@ -26,7 +26,7 @@ from headrace.runtime.streams import stream_specs
 PROTO = EXAMPLES.parent
 KINDS: dict[str, type] = {type_of(kind): kind for kind in (*stored_types(), *inner_types())}
 EXAMPLE_FILES = sorted(EXAMPLES.glob("*/*.json"))
-INNER = msgspec.json.Decoder(ev.DecisionEvent | pseudo.TriggerEvent)
+INNER = msgspec.json.Decoder(ev.DecisionEvent | pseudo.TriggerEvent | pseudo.KeyEvent)
 COMMAND = msgspec.json.Decoder(cmd.Command)
 
 

@@ -149,6 +149,8 @@ class RunHistory:
                 parts, data = (message.stepid, message.attempt, message.data.offer), encode_value(message.data)
             case ev.ChildReported():
                 parts, data = (message.stepid, message.attempt, 0, 0, message.data.child), None
+            case ev.KeyAnswered():
+                parts, data = ("", 0, 0, 0, message.data.key, int(message.data.granted)), None
             case _:
                 parts, data = ("", 0, 0, 0, message.causationid), None
         if ids.event_id(tag, message.tenant, message.runid, *parts, data=data) != message.id:

@@ -21,7 +21,7 @@ from headrace.contracts.errors import RetryableError, UnknownOutcomeError
 from headrace.runtime.eventlog import Stored
 from headrace.runtime.lease import Leases
 from headrace.runtime.streams import consumer_specs, stream_specs
-from tests.simulation import processes, schedules
+from tests.simulation import keys, processes, schedules
 from tests.simulation.broker import Ack, SimServer
 from tests.simulation.faults import START, Faults, drawn
 from tests.simulation.host import Host, SimClock
@@ -123,7 +123,8 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
 
     hosts = [host(f"scheduler-{n}", processes.scheduler, n) for n in range(SCHEDULERS)]
     hosts += [host(f"executor-{n}", processes.executor(outside), 10 + n) for n in range(EXECUTORS)]
-    commands = sorted([*asked(seed), *schedules.asked(seed)], key=lambda command: (command.at_s, command.id))
+    commands = [*asked(seed), *schedules.asked(seed), *keys.asked(seed)]
+    commands.sort(key=lambda command: (command.at_s, command.id))
     world = World(
         seed,
         faults,
@@ -166,7 +167,8 @@ def ask(world: World, asked: Asked) -> None:
 
 async def _live(world: World) -> None:
     loop = world.loop
-    begin(world, pipelines())
+    keyed = keys.chosen(world.seed)
+    begin(world, pipelines() if keyed is None else (*pipelines(), keyed))
     if kind := schedules.catch_up(world.seed):
         _deploy(world, kind)
     world.client.start()
@@ -204,7 +206,8 @@ def unfinished(world: World) -> list[str]:
     outcomes = world.server.streams[subjects.OUTCOMES].index
     unanswered = [one.id for one in world.asked if not outcomes.of_subject(subjects.outcome(TENANT, one.id))]
     unsettled = schedules.unsettled(list(runs.messages.values())) if schedules.catch_up(world.seed) else []
-    return [*unanswered, *(run for run, ended in known.items() if not ended), *unsettled]
+    kept = keys.held(list(runs.messages.values())) if keys.chosen(world.seed) else []
+    return [*unanswered, *(run for run, ended in known.items() if not ended), *unsettled, *kept]
 
 
 async def _ask(world: World, host: Host) -> None:

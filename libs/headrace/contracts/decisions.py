@@ -33,6 +33,8 @@ class RunCreated(Event, frozen=True, tag="io.headrace.run.created.v1"):
     traceparent: str = ""
     tracestate: str = ""
     durability: str = ""
+    key: str = ""
+    """Its concurrency key, where the pipeline has one: no step starts before the key is granted."""
 
 
 class RunCompleted(Event, frozen=True, tag="io.headrace.run.completed.v1"):

@@ -223,6 +223,19 @@ class ChildReported(Message, frozen=True, tag="io.headrace.child.reported.v1"):
     data: ChildResult
 
 
+class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `key-answered`: whether the run may go on."""
+
+    key: str
+    granted: bool
+
+
+class KeyAnswered(Message, frozen=True, tag="io.headrace.key.answered.v1"):
+    """A run hears from its concurrency key."""
+
+    data: KeyAnswer
+
+
 RunMessage = (
     RunDecided
     | StepOrdered
@@ -234,6 +247,7 @@ RunMessage = (
     | PauseRequested
     | ResumeRequested
     | ChildReported
+    | KeyAnswered
 )
 
 

@@ -11,10 +11,10 @@ from headrace.contracts.canonical import blake2b_hex, sha256_hex
 TENANT_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 RUN_RE: Final = re.compile(r"[A-Za-z0-9-]{1,64}(?:_[a-z0-9]{16})*")
 CLIENT_RUN_RE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
-PSEUDO_RE: Final = re.compile(r"[0-9a-f]{32}_cron")
+PSEUDO_RE: Final = re.compile(r"[0-9a-f]{32}_(?:cron|key)")
 """A pseudo-run: no id of a run, because a child's has sixteen characters there and a client's no `_`."""
-PSEUDO_MARK: Final = "_cron."
-"""Stands in every subject of a pseudo-run, and in hardly any other."""
+PSEUDO_MARKS: Final = ("_cron.", "_key.")
+"""One stands in every subject of a pseudo-run, and in hardly any other."""
 COMMAND_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME_RE: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _parts: Final = msgspec.json.Encoder()
@@ -47,6 +47,11 @@ def child_run_id(parent: str, path: str) -> str:
 def schedule_id(tenant: str, pipeline: str, trigger: int) -> str:
     """The pseudo-run of a pipeline's schedule number `trigger`, from 0; its partition is that of the hash."""
     return f"{blake2b_hex(_parts.encode((tenant, pipeline, trigger)))}_cron"
+
+
+def key_id(tenant: str, pipeline: str, key: str) -> str:
+    """The pseudo-run of a concurrency key: runs of one pipeline with the same text are counted together."""
+    return f"{blake2b_hex(_parts.encode((tenant, pipeline, key)))}_key"
 
 
 def scheduled_run_id(schedule: str, due_ms: int) -> str:

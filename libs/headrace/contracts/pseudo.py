@@ -1,5 +1,5 @@
-"""What pseudo-runs say: schedules of pipelines. They have ids, partitions, decision scopes and folds as runs
-have, in the same streams.
+"""What pseudo-runs say: schedules of pipelines, and concurrency keys. They have ids, partitions, decision scopes
+and folds as runs have, in the same streams.
 
 Facts are past tense. Within `.vN` only fields with defaults are added; a change of meaning is `.vN+1` plus an upcaster.
 Instants are integer milliseconds of broker time (`…_ms`).
@@ -176,4 +176,94 @@ class TriggerBackfillRequested(Message, frozen=True, tag="io.headrace.trigger-ba
     data: Span
 
 
-PseudoMessage = TriggerDecided | TriggerPauseRequested | TriggerResumeRequested | TriggerBackfillRequested
+# --- concurrency keys --------------------------------------------------------------------------
+
+
+class KeyQueued(Event, frozen=True, tag="io.headrace.key.queued.v1"):
+    """A run waits for its turn."""
+
+    run: str
+    max: int
+    on_excess: str
+    expires_ms: int
+
+
+class KeyGranted(Event, frozen=True, tag="io.headrace.key.granted.v1"):
+    """A run may go on, and counts against the key until it is freed."""
+
+    run: str
+    max: int
+    expires_ms: int
+    """Instant at which the run has ended in any case: what it holds is then free."""
+
+
+class KeyRefused(Event, frozen=True, tag="io.headrace.key.refused.v1"):
+    """A run is one too many and fails (`on_excess: reject`)."""
+
+    run: str
+
+
+class KeyRevoked(Event, frozen=True, tag="io.headrace.key.revoked.v1"):
+    """The oldest run is to be cancelled for a newer one (`on_excess: cancel_oldest`); it counts until it is freed."""
+
+    run: str
+
+
+class KeyFreed(Event, frozen=True, tag="io.headrace.key.freed.v1"):
+    """A run counts no more. `reason`: ended, gone, or expired."""
+
+    run: str
+    reason: str
+
+
+KeyEvent = KeyQueued | KeyGranted | KeyRefused | KeyRevoked | KeyFreed
+
+
+class KeyDecision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of a key's decision. The fold takes version n + 1 after n and nothing else."""
+
+    version: int
+    at_ms: int
+    events: tuple[KeyEvent, ...]
+    fresh: bool = False
+    """The key was idle before: nobody held it or waited. What came before is of no concern."""
+
+
+class KeyDecided(Message, frozen=True, tag="io.headrace.key.decided.v1"):
+    """One decision of a concurrency key. `runid` is the key's own id."""
+
+    data: KeyDecision
+
+
+class KeyAsk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `key-asked`. Asking twice is asking once; whoever asks again, as its next offer, hears again."""
+
+    run: str
+    max: int
+    on_excess: str
+    expires_ms: int
+    offer: int = 1
+
+
+class KeyAsked(Message, frozen=True, tag="io.headrace.key.asked.v1"):
+    """A run asks a concurrency key whether it may go on."""
+
+    data: KeyAsk
+
+
+class KeyRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `key-released`. `reason`: ended, or gone."""
+
+    run: str
+    reason: str = "ended"
+
+
+class KeyReleased(Message, frozen=True, tag="io.headrace.key.released.v1"):
+    """A run has ended, or its history is gone."""
+
+    data: KeyRelease
+
+
+ScheduleMessage = TriggerDecided | TriggerPauseRequested | TriggerResumeRequested | TriggerBackfillRequested
+KeyMessage = KeyDecided | KeyAsked | KeyReleased
+PseudoMessage = ScheduleMessage | KeyMessage

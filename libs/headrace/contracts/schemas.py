@@ -14,7 +14,7 @@ from headrace.contracts import live
 from headrace.contracts.channels import ANYONE, CHANNELS, Channel, spoken
 from headrace.contracts.commands import VERBS
 from headrace.contracts.envelope import SPECVERSION, Message
-from headrace.contracts.pseudo import TriggerEvent
+from headrace.contracts.pseudo import KeyEvent, TriggerEvent
 
 ASYNCAPI: Final = "3.1.0"
 NATS_BINDING: Final = "0.1.0"
@@ -48,7 +48,7 @@ def stored_types() -> tuple[type[Message], ...]:
 
 def inner_types() -> tuple[type[ev.Event], ...]:
     """Every event that a decision may hold."""
-    return (*get_args(ev.DecisionEvent), *get_args(TriggerEvent))
+    return (*get_args(ev.DecisionEvent), *get_args(TriggerEvent), *get_args(KeyEvent))
 
 
 def live_types() -> tuple[type, ...]:

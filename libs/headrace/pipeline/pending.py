@@ -21,7 +21,6 @@ PENDING: Final[Mapping[str, str]] = {
     "step.version": "pinned versions of tools",
     "step.budget": _COST,
     "limits.budget": _COST,
-    "limits.concurrency": "concurrency keys",
     "pipeline.retain": "keeping workspaces",
     "llm.tools": _MODELS,
     "llm.output_schema": _MODELS,

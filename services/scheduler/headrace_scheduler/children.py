@@ -11,10 +11,10 @@ from headrace.contracts import events as ev
 from headrace.contracts import subjects
 from headrace.contracts.canonical import blake2b_hex
 from headrace.contracts.codec import encode
-from headrace.contracts.errors import TerminalError
+from headrace.contracts.errors import ExpressionError, TerminalError
 from headrace.contracts.failure import Failure
 from headrace.runtime.eventlog import Expected
-from headrace_scheduler import messages
+from headrace_scheduler import concurrency, messages
 from headrace_scheduler.records import CHILD, Inst, Run
 
 if TYPE_CHECKING:  # the partition calls these functions; naming its type back is no dependency
@@ -25,8 +25,10 @@ log = logging.getLogger("headrace.scheduler")
 
 
 async def follow(partition: "Partition", entry: "Entry") -> None:
-    """Start children that should exist, stop those that should not, tell the parent when this one has ended."""
+    """Start children that should exist, stop those that should not, tell the parent when this one has ended; ask the
+    concurrency key, or let go of it."""
     run = entry.run
+    await concurrency.follow(partition, entry)
     for path in list(run.active):
         inst = run.get(path)
         if inst is not None and inst.status == CHILD and inst.report is None and not run.ended:
@@ -56,6 +58,8 @@ def is_awaited(partition: "Partition", entry: "Entry") -> bool:
 def is_unsettled(partition: "Partition", entry: "Entry") -> bool:
     """True while something that `follow` published has not shown in the log. It may have been lost."""
     run = entry.run
+    if concurrency.is_waiting(run):
+        return True
     if not run.ended and any(
         inst is not None
         and inst.begun is not None
@@ -95,8 +99,9 @@ async def _ensure_child(partition: "Partition", parent: Run, inst: Inst) -> None
         return
     source, now_ms = partition.shared.source, inst.scheduled_ms
     try:
-        await partition.shared.plans.get(parent.tenant, begun.defdigest)
-    except TerminalError as error:
+        plan = await partition.shared.plans.get(parent.tenant, begun.defdigest)
+        key = concurrency.key_text_of_child(plan, begun.inputs)
+    except (TerminalError, ExpressionError) as error:
         failed = Run(run=begun.child, tenant=parent.tenant, pipeline=begun.pipeline, defdigest=begun.defdigest)
         failed.status, failed.parent, failed.parent_path = "failed", parent.run, inst.path
         failed.failure = Failure(code=error.code, message=str(error)[:2000])
@@ -120,6 +125,7 @@ async def _ensure_child(partition: "Partition", parent: Run, inst: Inst) -> None
             traceparent=parent.traceparent,
             tracestate=parent.tracestate,
             durability=parent.durability,
+            key=key,
         ),
         cause=parent.decision_id,
         source=source,

@@ -77,7 +77,7 @@ Ended = pseudo.TriggerStarted | pseudo.TriggerSkipped | pseudo.TriggerRefused
 # --- fold --------------------------------------------------------------------------------------
 
 
-def evolve(cron: Cron, seq: int, message: pseudo.PseudoMessage) -> bool:
+def evolve(cron: Cron, seq: int, message: pseudo.ScheduleMessage) -> bool:
     """Fold one message, stored at `seq`. False when it changed nothing."""
     if isinstance(message, pseudo.TriggerDecided):
         cron.decision_seq = seq  # one that does not count stands in the scope all the same

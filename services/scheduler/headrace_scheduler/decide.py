@@ -39,6 +39,9 @@ from headrace_scheduler.records import (
     is_claimed,
 )
 
+REFUSED: Final = Failure(
+    code="concurrency_limit", message="as many runs with the same concurrency key are live as may be at a time"
+)
 CANCEL_GRACE_MS: Final = 10_000
 """How long a cancelled run waits for its children to say that they stopped."""
 NAMED_MAX: Final = 20
@@ -109,7 +112,9 @@ def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Deci
     else:
         _settle_reports(writer)
         _settle_timers(writer, limits.lost)
-        if writer.run.status == "running":
+        if run.key_answer == "refused" and not writer.events:
+            fail_run(writer, REFUSED, path="")
+        elif writer.run.status == "running" and (not run.key or run.key_answer == "granted"):
             starting.start(writer)
         _finish_or_fail(writer)
     if not writer.events:

@@ -59,6 +59,8 @@ class Entry:
     """Orders in flight by queue as Room knows them, those of a decision in flight included."""
     published: dict[tuple[str, int, int], float] = field(default_factory=dict)
     """(path, attempt, offer) → when this process last published the order."""
+    asks: int = 0
+    """How often this process has asked the run's concurrency key."""
     due_ms: int | None = None
     lost: set[str] = field(default_factory=set)
     stall: Stall | None = None

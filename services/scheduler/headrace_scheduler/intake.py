@@ -20,6 +20,7 @@ from headrace.contracts.errors import (
     ConflictError,
     CorruptError,
     DataError,
+    ExpressionError,
     MalformedMessageError,
     NotFoundError,
     RetryableError,
@@ -36,6 +37,7 @@ from headrace.runtime.eventlog import Broker, Delivery, Expected, Stored
 from headrace.runtime.park import park
 from headrace.runtime.probes import Admission
 from headrace_scheduler import messages
+from headrace_scheduler.concurrency import key_text
 from headrace_scheduler.definitions import Definitions
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.schedule_intake import ScheduleIntake
@@ -159,7 +161,7 @@ class Intake:
                     return await self._schedules.ask(command)
         except RefusedError as error:
             return self._refused(command.id, error.reasons)
-        except TerminalError as error:
+        except (TerminalError, ExpressionError) as error:
             return self._refused(command.id, (error.failure(),))
 
     def _refused(self, command_id: str, reasons: tuple[Failure, ...]) -> ev.Refused:
@@ -191,8 +193,9 @@ class Intake:
         inputs: dict[str, Any],
         labels: dict[str, str],
         request: str,
+        event: dict[str, Any] | None = None,
     ) -> None:
-        """Append the first decision of a run, once.
+        """Append the first decision of a run, once. `event` is what triggered it, for its concurrency key.
 
         Raises:
             RefusedError: the inputs do not fit; every reason is there.
@@ -212,6 +215,7 @@ class Intake:
             traceparent=cause.traceparent,
             tracestate=cause.tracestate,
             durability=self._durability,
+            key=key_text(plan, complete, event),
         )
         outgoing = messages.first_decision(
             messages.Creation(

@@ -96,7 +96,7 @@ class Partition:
         snapshot = await snapshots.load(self.shared.broker, self.part) if self.shared.snapshots_on else None
         if snapshot is not None:
             self.seq = self._snapshot_seq = snapshot.seq
-            self.pseudos.restore(snapshot.schedules)
+            self.pseudos.restore([*snapshot.schedules, *snapshot.keys])
             for run in snapshot.runs:
                 plan = await self.shared.plans.get(run.tenant, run.defdigest)
                 self._count(self._take(run, plan))
@@ -482,9 +482,10 @@ class Partition:
             return  # what has to be said about them is not in the log yet, and would be forgotten
         self._snapshot_at_s, self._folded, self._snapshot_seq = now_s, 0, self.seq
         runs = [entry.run for entry in self.entries.values()]
-        data = snapshots.encode(
-            snapshots.Snapshot(part=self.part, seq=self.seq, runs=runs, schedules=self.pseudos.states)
+        taken = snapshots.Snapshot(
+            part=self.part, seq=self.seq, runs=runs, schedules=self.pseudos.schedules, keys=self.pseudos.keys
         )
+        data = snapshots.encode(taken)
         self.shared.supervisor.spawn(
             snapshots.store(self.shared.broker, self.part, self.seq, data), "scheduler.snapshot"
         )

@@ -165,6 +165,10 @@ class Run(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
     tracestate: str = ""
     correlation: str = ""
+    key: str = ""
+    """The text of its concurrency key, if it has one."""
+    key_answer: str = ""
+    """granted or refused, once it has heard."""
     durability: str = ""
     insts: dict[str, Inst] = {}
     ready: list[tuple[int, int, str, str]] = []

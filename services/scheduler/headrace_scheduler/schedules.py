@@ -64,7 +64,9 @@ class Schedules:
                 data=cmd.StartRun(pipeline=f"{cron.pipeline}@{digest}", inputs=inputs, runid=run_id),
             )
             request = blake2b_hex(canonical_json([cron.run, due_ms, digest]))
-            await self._intake.create_run(plan, cause, run_id=run_id, inputs=inputs, labels={}, request=request)
+            await self._intake.create_run(
+                plan, cause, run_id=run_id, inputs=inputs, labels={}, request=request, event=event
+            )
         except KeyReusedError:  # fired before, by another definition: an instant has one run
             return pseudo.TriggerStarted(due_ms=due_ms, run=run_id)
         except (TerminalError, ExpressionError) as error:

@@ -16,11 +16,12 @@ from headrace.contracts.errors import RetryableError, UnknownOutcomeError
 from headrace.runtime.crashpoints import crashpoint
 from headrace.runtime.eventlog import Broker
 from headrace_scheduler.cron import Cron
+from headrace_scheduler.key import Key
 from headrace_scheduler.records import Run
 
 log = logging.getLogger("headrace.scheduler")
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raised whenever the state's shape changes: older snapshots are then not read."""
 CHUNK_BYTES: Final = names.BLOB_CHUNK_BYTES
 BYTES_MAX: Final = 256 * 1024 * 1024
@@ -34,6 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     runs: list[Run]
     schedules: list[Cron] = []
+    keys: list[Key] = []
     format: int = FORMAT
 
 

@@ -87,6 +87,12 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             return _evolve_control(run, message.id, "resume", message.data.reason)
         case ev.ChildReported():
             return _evolve_child(run, message)
+        case ev.KeyAnswered():
+            if run.ended or run.key_answer:
+                run.late += 1
+                return False
+            run.key_answer = "granted" if message.data.granted else "refused"
+            return True
         case _:
             assert_never(message)
 
@@ -304,6 +310,7 @@ def _fan(event: ev.ForeachStarted) -> Fan:
 def _apply_created(run: Run, plan: Plan, event: ev.RunCreated, at_ms: int) -> None:
     run.created_ms, run.deadline_ms, run.inputs = at_ms, event.deadline_ms, event.inputs
     run.labels, run.request, run.durability = event.labels, event.request, event.durability
+    run.key = event.key
     run.parent, run.parent_path, run.depth = event.parent, event.parent_path, event.depth
     run.open = open_block(run, plan, plan.blocks[ROOT], "")
 

@@ -90,7 +90,9 @@ class Triggers:
                 data=cmd.StartRun(pipeline=f"{pipeline}@{digest}", inputs=inputs, runid=run_id),
             )
             request = blake2b_hex(canonical_json([pipeline, event]))
-            await self._intake.create_run(plan, cause, run_id=run_id, inputs=inputs, labels={}, request=request)
+            await self._intake.create_run(
+                plan, cause, run_id=run_id, inputs=inputs, labels={}, request=request, event=event
+            )
             log.info("trigger.started", extra={"run_id": run_id, "pipeline": pipeline})
         except (TerminalError, ExpressionError) as error:
             await self._park(stored, error.failure(), 1)
