@@ -90,6 +90,7 @@ TESTED_BY = {
     "headrace_tool_registry/service": "integration/services/test_tool_registry.py",
     **{f"headrace_{name}/config": "unit/services/test_configs.py" for name in CONFIGURED},
     # parts of a shell are tested through it
+    "headrace_scheduler/pseudo_effects": "simulation/test_simulation.py",
     "headrace_scheduler/pseudo_messages": "unit/scheduler/test_cron.py",
     "headrace_scheduler/pseudos": "integration/scheduler/test_schedules.py",
     "headrace_scheduler/schedule_intake": "integration/scheduler/test_schedules.py",
