@@ -58,6 +58,7 @@ REVIEW = {
     "fix": {"needs": ["pause"], "when": "size(steps.list.output.paths) > 10", "tool": "demo.fix", "with": {}},
     "poll": {"needs": ["fix"], "until": "iteration > 1", "max_iterations": 3, "tool": "demo.poll", "with": {}},
     "tidy": {"needs": ["fix"], "tool": "demo.tidy", "with": {}, "fallback": {"value": 0}, "compensate": "untidy"},
+    "go": {"needs": ["fix"], "signal": {"name": "go"}},
     "untidy": {"tool": "demo.untidy", "with": {}},
     "route": {
         "needs": ["fix"],
@@ -200,6 +201,8 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ev.FallbackStarted(path="tidy", attempt=0, failure=failure(code="denied", retryable=False)),
         ev.CompensationStarted(path="tidy"),
         ev.RunFailing(failure=failure(code="denied", retryable=False), path="fix", due_ms=NOON_MS + 3_600_000),
+        ev.SignalAwaited(path="go", name="go", due_ms=NOON_MS + 60_000),
+        ev.SignalTaken(path="go", name="go", signal="0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
         ev.LoopStarted(path="poll", carry=inline({"page": 1})),
         ev.ScopeStarted(path="route", attempt=1, due_ms=NOON_MS + 60_000, case=1),
         ev.TimerSet(
@@ -284,6 +287,7 @@ def example_messages() -> dict[str, Message]:
         _step(ev.AttemptFailed, ev.Failed(**offer, failure=failure(retry_after_ms=500), duration_ms=30_012)),
         _step(ev.AttemptDeferred, ev.Deferred(**offer, reason="breaker_open", due_ms=NOON_MS + 30_000)),
         _step(ev.AttemptStarted, ev.Claimed(**offer, token="e3b0c44298fc1c14", executor="two")),
+        message(ev.SignalReceived, ev.Signalled(name="go", payload=inline({"ok": True}))),
         message(ev.CancelRequested, ev.Reason(reason="no longer needed")),
         message(ev.PauseRequested, ev.Reason(reason="maintenance")),
         message(ev.ResumeRequested, ev.Reason()),
@@ -343,6 +347,7 @@ def example_messages() -> dict[str, Message]:
             **plain,
         ),
         message(cmd.RunStart, cmd.StartRun(pipeline="review-repo", inputs={"repo": "."}, runid="nightly-7"), **asked),
+        message(cmd.RunSignal, cmd.SignalRun(runid=RUN, name="go", payload={"ok": True}), **asked),
         message(cmd.RunCancel, cmd.NameRun(runid=RUN, reason="no longer needed"), **asked),
         message(cmd.RunPause, cmd.NameRun(runid=RUN), **asked),
         message(cmd.RunResume, cmd.NameRun(runid=RUN), **asked),

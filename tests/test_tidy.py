@@ -29,6 +29,7 @@ TESTED_BY = {
     "headrace_scheduler/asking": "unit/scheduler/test_nesting.py",
     "headrace_scheduler/containers": "unit/scheduler/test_nesting.py",
     "headrace_scheduler/ends": "unit/scheduler/test_nesting.py",
+    "headrace_scheduler/signalling": "unit/scheduler/test_signals.py",
     "headrace_scheduler/instances": "unit/scheduler/test_state.py",
     # the command line is tested as a command, because that is what it is
     "headrace/cli/admin": "e2e/test_exit_codes.py",

@@ -94,6 +94,7 @@ class RunHistory:
         self.outputs_asked = False
         self.undoable: list[str] = []
         self.undoing = ""
+        self.signals: dict[str, str] = {}
 
     def complain(self, text: str) -> None:
         """Note what may not be."""
@@ -116,6 +117,8 @@ class RunHistory:
                 self._reported(message)
             case ev.AttemptStarted():
                 self._claimed(seq, message)
+            case ev.SignalReceived():
+                self.signals[message.id] = message.id
             case ev.ChildReported():
                 step = self.steps.get(message.stepid)
                 if step is not None and step.phase == "child" and step.child == message.data.child:
@@ -232,6 +235,11 @@ class RunHistory:
                 self.status = "failing"
             case ev.FallbackStarted():
                 self._stand_in(seq, event)
+            case ev.SignalAwaited():
+                step = self._begin(seq, event.path)
+                step.phase, step.timer, step.timer_due_ms = "sleeping", "signal", event.due_ms
+            case ev.SignalTaken():
+                self._take(seq, event)
             case ev.CompensationStarted():
                 self._undo(seq, event.path)
             case ev.RunPaused():
@@ -250,6 +258,11 @@ class RunHistory:
                 self._end(seq, time_ms, event.path, "skipped")
             case ev.StepCancelled():
                 self._end(seq, time_ms, event.path, "cancelled")
+            case _:
+                self._begun(seq, time_ms, event)
+
+    def _begun(self, seq: int, time_ms: int, event: ev.DecisionEvent) -> None:
+        match event:
             case ev.ForeachStarted():
                 self._begin(seq, event.path).phase = "fanned"
             case ev.LoopStarted():
@@ -324,6 +337,15 @@ class RunHistory:
             self._check_failure(seq, step, event.path, event.failure.code)
         self._name_attempt(seq, step, event.path, event.attempt)
         step.phase = "standing"
+
+    def _take(self, seq: int, event: ev.SignalTaken) -> None:
+        """A signal that came, and that nobody has taken."""
+        step = self.steps.setdefault(event.path, Step())
+        if step.phase != "sleeping":
+            step = self._begin(seq, event.path)
+        if event.signal not in self.signals.pop(event.signal, ""):
+            self.complain(f"{seq}: {event.path} takes signal {event.signal}, which did not come or was taken")
+        step.phase = "heard"
 
     def _undo(self, seq: int, path: str) -> None:
         last = self.undoable.pop() if self.undoable else ""

@@ -38,7 +38,8 @@ class Asked:
     @property
     def id(self) -> str:
         """The command's id."""
-        return f"{'rival' if self.is_rival else self.verb}-{self.run}"
+        which = "".join(f"-{name}-{nth}" for name, nth in self.inputs) if self.verb == "run-signal" else ""
+        return f"{'rival' if self.is_rival else self.verb}-{self.run}{which}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -99,7 +100,11 @@ def asked(seed: int) -> list[Asked]:
         fate = draw.random()
         if fate < 0.15:
             commands.append(Asked(at_s + draw.uniform(0.2, 6.0), "run-cancel", run))
-        elif fate < 0.25:
+        for name in ("go", "on") if "signal" in pipeline.data.decode() else ():
+            for nth in range(4):  # some runs want several, and some none of these
+                signalled_s = at_s + draw.uniform(0.2, 12.0)
+                commands.append(Asked(signalled_s, "run-signal", run, inputs=((name, nth),)))
+        if 0.15 <= fate < 0.25:
             paused_s = at_s + draw.uniform(0.2, 3.0)
             commands.append(Asked(paused_s, "run-pause", run))
             commands.append(Asked(paused_s + draw.uniform(0.5, 8.0), "run-resume", run))
@@ -185,7 +190,7 @@ def _recovering(draw: random.Random, children: tuple[Pipeline, ...]) -> dict[str
     steps: dict[str, Any] = {}
     for number in range(draw.randrange(1, 4)):
         do = _step(draw, children, []) if draw.random() < 0.3 else call(ms=draw.choice((5, 40, 300)))
-        if not {"wait", "transform"} & do.keys():
+        if not {"wait", "transform", "signal"} & do.keys():
             do["compensate"] = f"u{number}"
             steps[f"u{number}"] = call(ms=40, fail=draw.choice((0, 0, 1)))
         if number:
@@ -218,6 +223,9 @@ def _step(draw: random.Random, children: tuple[Pipeline, ...], earlier: list[str
     if kind < 0.26:
         child = draw.choice(children)
         return {"pipeline": f"{child.name}@{child.digest}", "with": {"n": 1}, "timeout": "60s"}
+    if kind < 0.3:
+        name, how = draw.choice(("go", "on")), draw.choice(("fail", "skip"))
+        return {"signal": {"name": name, "timeout": draw.choice(("500ms", "9s", "9s")), "on_timeout": how}}
     step = call(ms=draw.choice((5, 40, 300, 300, 1500)), fail=draw.choice((0, 0, 0, 0, 1, 2)))
     if kind < 0.46:
         step |= {"foreach": "${{ [1, 2, 3, 4].filter(e, e <= inputs.n + 1) }}", "max_parallel": draw.choice((1, 2, 8))}

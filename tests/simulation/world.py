@@ -258,6 +258,9 @@ def _command(asked: Asked, seed: int) -> bytes:
             data = cmd.PutDefinition(pipeline=asked.pipeline, digest=digest, arm=True)
         case "trigger-backfill":
             data = cmd.BackfillTrigger(pipeline=asked.pipeline, **dict(asked.inputs))
+        case "run-signal":
+            ((name, nth),) = asked.inputs
+            data = cmd.SignalRun(runid=asked.run, name=name, payload={"nth": nth})
         case "trigger-pause" | "trigger-resume":
             data = cmd.NameTrigger(pipeline=asked.pipeline)
         case _:

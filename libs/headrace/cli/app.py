@@ -53,6 +53,11 @@ Trigger = Annotated[
     int | None,
     typer.Argument(metavar="TRIGGER", min=0, help="Its number, from 0; all unless given.", show_default=False),
 ]
+SignalName = Annotated[str, typer.Argument(metavar="NAME", help="The signal that a step waits for.")]
+Payload = Annotated[
+    str | None,
+    typer.Option("--payload", metavar="JSON", help="What the step gives: JSON or YAML.", show_default=False),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A pipeline file.")]
 """Not checked where it is parsed: a file that cannot be read is no wrong usage."""
@@ -251,6 +256,16 @@ def export(run_id: RunId, data_dir: DataDir = None) -> None:
     from headrace.cli.inspect import export_command
 
     raise _Ended(export_command(data_dir, run_id))
+
+
+@app.command()
+def signal(
+    run_id: RunId, name: SignalName, payload: Payload = None, as_json: Json = False, data_dir: DataDir = None
+) -> None:
+    """Send a run a signal. One that comes before its step waits for it."""
+    from headrace.cli.control import signal_command
+
+    raise _Ended(signal_command(run_id, name, payload=payload, data_dir=data_dir, as_json=as_json))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Asking for something: `submit`, `cancel`, `pause`, `resume`. Each waits for its outcome."""
+"""Asking for something: `submit`, `signal`, `cancel`, `pause`, `resume`. Each waits for its outcome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from headrace.cli.connection import connected
-from headrace.cli.inputs import complete_inputs, parse_inputs
+from headrace.cli.inputs import complete_inputs, parse_inputs, parse_payload
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import emit, note, say
 from headrace.cli.watching import report_result, watch_run
@@ -69,6 +69,22 @@ def _bundle(what: str) -> Bundle | None:
     name, _, digest = what.partition("@")
     is_name = ids.NAME_RE.fullmatch(name) is not None and (not digest or len(digest) == 64)
     return None if is_name and not Path(what).exists() else load_bundle(what)
+
+
+def signal_command(run: str, name: str, *, payload: str | None, data_dir: Path | None, as_json: bool) -> int:
+    """Send a run a signal; returns once it is stored."""
+    value = parse_payload(payload)
+
+    async def work() -> int:
+        async with connected(data_dir) as link:
+            await link.client.signal(run, name, value)
+            if as_json:
+                emit({"event": "signal.accepted", "run": run, "name": name})
+            else:
+                say(f"signal `{name}` to run {run} is accepted")
+            return names.EXIT_OK
+
+    return run_interruptible(work(), detached=lambda: note("the signal may be stored; look at the run's events"))
 
 
 def control_command(verb: Verb, run: str, *, reason: str, data_dir: Path | None, as_json: bool) -> int:

@@ -37,18 +37,23 @@ def parse_inputs(pairs: Iterable[str], properties: Mapping[str, Any]) -> dict[st
             raise UsageError(msg)
         schema = properties.get(name, {})
         is_text = isinstance(schema, dict) and schema.get("type") == "string"
-        given[name] = text if is_text else _parsed(name, text)
+        given[name] = text if is_text else _parsed(f"-i {name}", text)
     return given
+
+
+def parse_payload(text: str | None) -> Any:
+    """What `--payload` gives: YAML 1.2, null without one. Raises InputsError."""
+    return None if text is None else _parsed("--payload", text)
 
 
 def _parsed(name: str, text: str) -> Any:
     if not text.strip():
         return ""
     try:
-        return load_bytes(text.encode("utf-8", "surrogateescape"), f"-i {name}").document
+        return load_bytes(text.encode("utf-8", "surrogateescape"), name).document
     except RefusedDefinitionError as error:
         problem = error.found[0]
-        msg = f"-i {name}={text[:80]}: {problem.text}"
+        msg = f"{name}={text[:80]}: {problem.text}"
         raise InputsError(msg) from None
 
 

@@ -152,6 +152,14 @@ class Client:
         asked = cmd.BackfillTrigger(pipeline=pipeline, trigger=trigger, from_ms=from_ms, to_ms=to_ms, reason=reason)
         await self._command("trigger-backfill", cmd.TriggerBackfill, asked)
 
+    async def signal(self, runid: str, name: str, payload: Any = None) -> None:
+        """Send a run a signal. One that comes before its step waits for it.
+
+        Raises:
+            CommandRefusedError: no such run, it has ended, it waits for no such signal, or the payload does not fit.
+        """
+        await self._command("run-signal", cmd.RunSignal, cmd.SignalRun(runid=runid, name=name, payload=payload))
+
     async def _command(self, verb: str, kind: type[cmd.Command], data: Any) -> ev.Accepted:
         """Send one command and wait for its outcome. Publishing again under one id is the same command."""
         command_id = self.new_id()

@@ -152,11 +152,10 @@ class RunView:
                 step.status, step.count = "running", count
             case ev.LoopStarted():
                 step.status, step.count = "running", 0
-            case ev.TimerSet(timer=timer, due_ms=due_ms, failure=failure):
-                step.status = "retrying" if timer == "retry" else "waiting"
-                step.due_ms, step.failure = due_ms, failure or step.failure
-            case ev.TimerFired():
-                step.due_ms = 0
+            case ev.TimerSet() | ev.SignalAwaited():
+                _wait(step, event)
+            case ev.TimerFired() | ev.SignalTaken():
+                step.due_ms, step.reason = 0, ""
             case ev.ChildStarted(child=child, attempt=attempt):
                 step.status, step.child, step.attempt = "running", child, attempt
             case ev.ChildEnded(failure=failure) | ev.FallbackStarted(failure=failure):
@@ -191,6 +190,16 @@ class RunView:
             parent.failed += status == "failed"
 
 
+def _wait(step: StepView, event: ev.TimerSet | ev.SignalAwaited) -> None:
+    step.status, step.due_ms = "waiting", event.due_ms
+    if isinstance(event, ev.SignalAwaited):
+        step.reason = f"for signal `{event.name}`"
+        return
+    step.failure = event.failure or step.failure
+    if event.timer == "retry":
+        step.status = "retrying"
+
+
 _StepEvent = (
     ev.StepScheduled
     | ev.StepCompleted
@@ -202,6 +211,8 @@ _StepEvent = (
     | ev.ScopeStarted
     | ev.FallbackStarted
     | ev.CompensationStarted
+    | ev.SignalAwaited
+    | ev.SignalTaken
     | ev.TimerSet
     | ev.TimerFired
     | ev.ChildStarted

@@ -94,6 +94,7 @@ _RUN_CHANNELS: Final = (
             ev.CancelRequested,
             ev.PauseRequested,
             ev.ResumeRequested,
+            ev.SignalReceived,
             ev.ChildReported,
             ev.KeyAnswered,
             pseudo.KeyAsked,

@@ -47,6 +47,20 @@ class RunResume(Message, frozen=True, tag="io.headrace.run.resume.v1"):
     data: NameRun
 
 
+class SignalRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of `run-signal`. The payload fits the schema of the step that waits, or will wait, for the name."""
+
+    runid: str
+    name: str
+    payload: Any = None
+
+
+class RunSignal(Message, frozen=True, tag="io.headrace.run.signal.v1"):
+    """Send a run a signal. One that comes before its step waits for it."""
+
+    data: SignalRun
+
+
 class PutDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Body of `definition-put`: the document is already stored as blob `definitions/<digest>`."""
 
@@ -114,6 +128,7 @@ class TriggerBackfill(Message, frozen=True, tag="io.headrace.trigger.backfill.v1
 Command = (
     RunStart
     | RunCancel
+    | RunSignal
     | RunPause
     | RunResume
     | DefinitionPut
@@ -126,6 +141,7 @@ Command = (
 VERBS: dict[str, type[Command]] = {
     "run-start": RunStart,
     "run-cancel": RunCancel,
+    "run-signal": RunSignal,
     "run-pause": RunPause,
     "run-resume": RunResume,
     "definition-put": DefinitionPut,

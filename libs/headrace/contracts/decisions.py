@@ -191,6 +191,24 @@ class CompensationStarted(Event, frozen=True, tag="io.headrace.compensation.star
     """Of the step that is undone."""
 
 
+class SignalAwaited(Event, frozen=True, tag="io.headrace.signal.awaited.v1"):
+    """A step waits for a signal of this name."""
+
+    path: str
+    name: str
+    due_ms: int
+    """Instant after which it waits no longer."""
+
+
+class SignalTaken(Event, frozen=True, tag="io.headrace.signal.taken.v1"):
+    """A step has got its signal; the step's own end follows in the same decision."""
+
+    path: str
+    name: str
+    signal: str
+    """Id of the message that brought it."""
+
+
 class TimerSet(Event, frozen=True, tag="io.headrace.timer.set.v1"):
     """The step waits: `retry` after a failed attempt, `wait` for its own sake, `deferred` on an executor's word."""
 
@@ -257,6 +275,8 @@ DecisionEvent = (
     | ScopeStarted
     | FallbackStarted
     | CompensationStarted
+    | SignalAwaited
+    | SignalTaken
     | TimerSet
     | TimerFired
     | ChildStarted

@@ -27,6 +27,8 @@ from headrace.contracts.decisions import RunPaused as RunPaused
 from headrace.contracts.decisions import RunResumed as RunResumed
 from headrace.contracts.decisions import RunStalled as RunStalled
 from headrace.contracts.decisions import ScopeStarted as ScopeStarted
+from headrace.contracts.decisions import SignalAwaited as SignalAwaited
+from headrace.contracts.decisions import SignalTaken as SignalTaken
 from headrace.contracts.decisions import StepCancelled as StepCancelled
 from headrace.contracts.decisions import StepCompleted as StepCompleted
 from headrace.contracts.decisions import StepFailed as StepFailed
@@ -207,6 +209,19 @@ class ResumeRequested(Message, frozen=True, tag="io.headrace.resume.requested.v1
     data: Reason
 
 
+class Signalled(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `signal-received`."""
+
+    name: str
+    payload: Value
+
+
+class SignalReceived(Message, frozen=True, tag="io.headrace.signal.received.v1"):
+    """A signal came from outside; the first step that waits for its name, or will, takes it."""
+
+    data: Signalled
+
+
 class ChildResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Body of `child-reported`."""
 
@@ -246,6 +261,7 @@ RunMessage = (
     | CancelRequested
     | PauseRequested
     | ResumeRequested
+    | SignalReceived
     | ChildReported
     | KeyAnswered
 )

@@ -44,6 +44,8 @@ RETRY_INITIAL_MS: Final = 1_000
 RETRY_MAX_MS: Final = 60_000
 RETRY_AFTER_MS_MAX: Final = 600_000
 """A provider's Retry-After is a floor up to ten minutes; beyond that it is not believed."""
+SIGNALS_MAX: Final = 1_000
+"""Signals that one run is sent: each is kept until a step takes it."""
 HOLDERS_LOST_MAX: Final = 3
 """An order whose holder died this often fails the attempt as `executor_lost`: it probably kills its holders."""
 OFFERS_OUT_MAX: Final = 512

@@ -32,6 +32,7 @@ from headrace.contracts.events import (
     RunResumed,
     RunStalled,
     ScopeStarted,
+    SignalAwaited,
     StepCancelled,
     StepCompleted,
     StepFailed,
@@ -156,6 +157,8 @@ def _step(event: DecisionEvent) -> tuple[str, str] | None:
             return path, "scheduled"
         case TimerSet(path=path, timer=timer):
             return path, "retrying" if timer == "retry" else "waiting"
+        case SignalAwaited(path=path):
+            return path, "waiting"
         case ForeachStarted(path=path) | LoopStarted(path=path) | ScopeStarted(path=path) | ChildStarted(path=path):
             return path, "running"
         case StepCompleted(path=path):

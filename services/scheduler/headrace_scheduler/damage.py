@@ -33,6 +33,10 @@ def doubt(run: Run, message: ev.RunDecided) -> str:
     if version > run.version + 1:
         return f"decision {run.version + 1} is missing before decision {version}"
     for event in message.data.events:
+        if isinstance(event, ev.SignalTaken):
+            if all(signal.id != event.signal for signal in run.signals.get(event.name, ())):
+                return f"decision {version} takes signal {event.signal} for `{event.path}`, which is missing"
+            continue
         if isinstance(event, ev.StepCompleted) and event.report and event.output is None:
             inst = run.get(event.path)
             if inst is None or inst.report is None or inst.report.id != event.report:

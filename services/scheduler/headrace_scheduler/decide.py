@@ -38,6 +38,7 @@ from headrace_scheduler.records import (
     Run,
     is_claimed,
 )
+from headrace_scheduler.signals import is_heard, stop_waiting
 
 REFUSED: Final = Failure(
     code="concurrency_limit", message="as many runs with the same concurrency key are live as may be at a time"
@@ -144,6 +145,8 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
     for path in run.active:
         inst = run.get(path)
         assert inst is not None, path
+        if run.signals and is_heard(run, plan, inst):
+            return False
         if now_ms >= _due_ms(run, plan, inst) or (inst.status in starting.HOLDERS and _may_move_on(run, plan, inst)):
             return False
     return True
@@ -341,7 +344,7 @@ def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
             fail_attempt(writer, inst, _lost(writer, inst))
         elif inst.status in (RUNNING, CHILD, INSIDE) and writer.now_ms >= inst.due_ms:
             fail_attempt(writer, inst, _overdue(writer, inst))
-        elif inst.status == SLEEPING and writer.now_ms >= inst.timer_ms:
+        elif inst.status == SLEEPING and (writer.now_ms >= inst.timer_ms or is_heard(writer.run, writer.plan, inst)):
             _fire(writer, inst)
 
 
@@ -374,6 +377,8 @@ def _fire(writer: Writer, inst: Inst) -> None:
         case "wait":
             writer.emit(ev.TimerFired(path=inst.path, timer="wait"))
             writer.emit(ev.StepCompleted(path=inst.path, output=NULL))
+        case "signal":
+            stop_waiting(writer, node_of(writer.plan, inst.path), inst.path)
         case _ if writer.run.status == "paused" or writer.fatal is not None or not writer.room():
             return
         case "deferred" if writer.take(inst.queue):

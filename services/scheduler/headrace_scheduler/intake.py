@@ -41,6 +41,7 @@ from headrace_scheduler.concurrency import key_text
 from headrace_scheduler.definitions import Definitions
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.schedule_intake import ScheduleIntake
+from headrace_scheduler.signalling import TooManySignalsError, refusals
 
 log = logging.getLogger("headrace.scheduler")
 
@@ -155,6 +156,8 @@ class Intake:
                     return await self._control(command, "pause")
                 case cmd.RunResume():
                     return await self._control(command, "resume")
+                case cmd.RunSignal():
+                    return await self._signal(command)
                 case cmd.DefinitionRetire():
                     return await self._schedules.retire(command)
                 case cmd.TriggerPause() | cmd.TriggerResume() | cmd.TriggerBackfill():
@@ -258,8 +261,8 @@ class Intake:
             raise CorruptError(message)
         return False
 
-    async def _store(self, tenant: str, run_id: str, inputs: dict[str, Any]) -> Value:
-        data = encode_value(inputs)
+    async def _store(self, tenant: str, run_id: str, value: Any) -> Value:
+        data = encode_value(value)
         if len(data) <= names.INLINE_BYTES_MAX:
             return Value(json=msgspec.Raw(data))
         await blobs.put(self._broker, tenant, run_id, data)
@@ -291,33 +294,64 @@ class Intake:
         return ev.Accepted(command=command.id)
 
     async def _control(self, command: cmd.RunCancel | cmd.RunPause | cmd.RunResume, kind: str) -> ev.Accepted:
-        run_id = command.data.runid
-        if not ids.RUN_RE.fullmatch(run_id):
-            message = f"no run {run_id[:80]!r}"
-            raise NotFoundError(message)
-        part = ids.partition_of(run_id)
-        stream = subjects.runs_stream(part, streams=self._run_streams)
-        scope = f"hr.evt.{command.tenant}.*.{part:02d}.{run_id}.decision.>"
-        last = await self._broker.last(stream, scope)
-        subject = None if last is None else subjects.parse_run_subject(last.subject)
-        if subject is None:
-            message = f"no run {run_id}"
-            raise NotFoundError(message)
+        stream, last, target = await self._run(command.tenant, command.data.runid)
         outgoing = messages.control(
-            messages.Target(command.tenant, subject.pipeline, run_id),
+            target,
             kind,
             cause=command.id,
             reason=command.data.reason,
             source=self._source,
             now_ms=self._clock.now_ms(),
         )
-        if subject.rest in ENDS:
-            if not await self._is_stored(stream, outgoing):
-                message = f"run {run_id} has ended: {ENDS[subject.rest]}"
-                raise ConflictError(message)
-            return ev.Accepted(command=command.id, runid=run_id)
-        await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id)
-        return ev.Accepted(command=command.id, runid=run_id)
+        return await self._tell(command, stream, last, outgoing)
+
+    async def _signal(self, command: cmd.RunSignal) -> ev.Accepted:
+        data = command.data
+        stream, last, target = await self._run(command.tenant, data.runid)
+        decided = decode(last.body)
+        assert isinstance(decided, ev.RunDecided)  # of its subject
+        plan = await self._plans.get(command.tenant, decided.defdigest)
+        reasons = refusals(plan, data.name, data.payload)
+        if reasons:
+            raise RefusedError(reasons)
+        payload = await self._store(command.tenant, data.runid, data.payload)
+        outgoing = messages.signal_received(
+            target, data.name, payload, cause=command.id, source=self._source, now_ms=self._clock.now_ms()
+        )
+        sent = [stored async for stored in self._broker.read(stream, (outgoing.subject,))]
+        if len(sent) >= names.SIGNALS_MAX and not await self._is_stored(stream, outgoing):
+            message = f"run {data.runid} was sent {len(sent)} signals; at most {names.SIGNALS_MAX} are allowed"
+            raise TooManySignalsError(message)
+        return await self._tell(command, stream, last, outgoing)
+
+    async def _run(self, tenant: str, run_id: str) -> tuple[str, Stored, messages.Target]:
+        """The stream of a run, its last decision, and whose it is.
+
+        Raises:
+            NotFoundError: there is none in this tenant; whether another has it is not told.
+        """
+        if not ids.RUN_RE.fullmatch(run_id):
+            message = f"no run {run_id[:80]!r}"
+            raise NotFoundError(message)
+        part = ids.partition_of(run_id)
+        stream = subjects.runs_stream(part, streams=self._run_streams)
+        last = await self._broker.last(stream, f"hr.evt.{tenant}.*.{part:02d}.{run_id}.decision.>")
+        subject = None if last is None else subjects.parse_run_subject(last.subject)
+        if last is None or subject is None:
+            message = f"no run {run_id}"
+            raise NotFoundError(message)
+        return stream, last, messages.Target(tenant, subject.pipeline, run_id)
+
+    async def _tell(self, command: cmd.Command, stream: str, last: Stored, outgoing: messages.Outgoing) -> ev.Accepted:
+        """Append an input of a run that has not ended."""
+        subject = subjects.parse_run_subject(last.subject)
+        assert subject is not None, last.subject
+        if subject.rest not in ENDS:
+            await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id)
+        elif not await self._is_stored(stream, outgoing):
+            message = f"run {subject.run} has ended: {ENDS[subject.rest]}"
+            raise ConflictError(message)
+        return ev.Accepted(command=command.id, runid=subject.run)
 
     async def _is_stored(self, stream: str, outgoing: messages.Outgoing) -> bool:
         """True when this very input is in the history: the command was accepted before, and is answered alike again."""

@@ -8,7 +8,7 @@ import msgspec
 from headrace.contracts import events as ev
 from headrace.contracts import ids, subjects
 from headrace.contracts.codec import encode, encode_value
-from headrace.contracts.envelope import SPECVERSION
+from headrace.contracts.envelope import SPECVERSION, Value
 from headrace.contracts.live import Held, Revoke
 from headrace.runtime.clock import rfc3339
 from headrace_scheduler.decide import Decision
@@ -177,6 +177,28 @@ def control(target: Target, kind: str, *, cause: str, reason: str, source: str, 
     )
     prefix = subjects.run_prefix(target.tenant, target.pipeline, target.run)
     return Outgoing(subjects.input_(prefix, verb), encode(message), event_id)
+
+
+def signal_received(target: Target, name: str, payload: Value, *, cause: str, source: str, now_ms: int) -> Outgoing:
+    """A signal, as an input of the run; `cause` makes it unique."""
+    kind = "io.headrace.signal.received.v1"
+    event_id = ids.event_id(kind, target.tenant, target.run, "", 0, 0, 0, cause)
+    message = ev.SignalReceived(
+        specversion=SPECVERSION,
+        id=event_id,
+        source=source,
+        time=rfc3339(now_ms),
+        schemaver=1,
+        tenant=target.tenant,
+        subject=f"run/{target.run}",
+        pipeline=target.pipeline,
+        runid=target.run,
+        causationid=cause,
+        correlationid=ids.root_of(target.run),
+        data=ev.Signalled(name=name, payload=payload),
+    )
+    prefix = subjects.run_prefix(target.tenant, target.pipeline, target.run)
+    return Outgoing(subjects.input_(prefix, "signal-received"), encode(message), event_id)
 
 
 @dataclass(slots=True, frozen=True)

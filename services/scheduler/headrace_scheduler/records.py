@@ -53,6 +53,13 @@ class Report(msgspec.Struct, omit_defaults=True):
     usage: ev.Usage | None = None
 
 
+class Signal(msgspec.Struct):
+    """A signal that no step has taken yet."""
+
+    id: str
+    payload: Value
+
+
 class Fan(msgspec.Struct, omit_defaults=True):
     """The window of a `foreach`: what is in flight, and results by index."""
 
@@ -188,6 +195,8 @@ class Run(msgspec.Struct, omit_defaults=True):
     """A step failed and was tolerated, or gave a degraded result."""
     undo: list[str] = []
     """Steps that succeeded and can be undone, in the order in which they did."""
+    signals: dict[str, list[Signal]] = {}
+    """Those that came and were not taken, by name, in the order in which they came."""
     undo_began: bool = False
     undo_due_ms: int = 0
     """When undoing is over; 0 while the run is not about to end."""
@@ -281,6 +290,8 @@ def draft_of(run: Run) -> Run:
     draft.ready, draft.active, draft.reported = run.ready.copy(), run.active.copy(), run.reported.copy()
     draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
     draft.asked, draft.undo = run.asked.copy(), run.undo.copy()
+    if run.signals:
+        draft.signals = {name: waiting.copy() for name, waiting in run.signals.items()}
     return draft
 
 

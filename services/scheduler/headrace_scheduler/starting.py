@@ -19,6 +19,7 @@ from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import content_for, evaluable_here
 from headrace_scheduler.paths import evaluation
 from headrace_scheduler.records import FANNED, INSIDE, STANDING, TURNING, Inst
+from headrace_scheduler.signals import await_signal
 from headrace_scheduler.values import bind, materialise, needed
 
 ORDERED: Final = frozenset({"tool", "llm", "pipeline"})
@@ -150,6 +151,8 @@ def start_instance(writer: Writer, node: Node, path: str) -> None:
                 writer.emit(ev.StepCompleted(path=path, output=output))
             else:
                 schedule(writer, path, attempt=1)
+        case "signal":
+            await_signal(writer, node, path)
         case "wait":
             _start_wait(writer, node, path)
         case _:

@@ -36,6 +36,7 @@ from headrace_scheduler.records import (
     Fan,
     Inst,
     Report,
+    Signal,
     Turns,
 )
 from headrace_scheduler.records import Run as Run
@@ -85,6 +86,8 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             return _evolve_control(run, message.id, "pause", message.data.reason)
         case ev.ResumeRequested():
             return _evolve_control(run, message.id, "resume", message.data.reason)
+        case ev.SignalReceived():
+            return _evolve_signal(run, message)
         case ev.ChildReported():
             return _evolve_child(run, message)
         case ev.KeyAnswered():
@@ -187,6 +190,16 @@ def _evolve_control(run: Run, message_id: str, kind: str, reason: str) -> bool:
     return False
 
 
+def _evolve_signal(run: Run, message: ev.SignalReceived) -> bool:
+    if run.ended or message.id in run.inputs_seen:
+        run.late += 1
+        return False
+    run.inputs_seen.append(message.id)
+    del run.inputs_seen[:-INPUTS_REMEMBERED]
+    run.signals.setdefault(message.data.name, []).append(Signal(message.id, message.data.payload))
+    return True
+
+
 def _evolve_child(run: Run, message: ev.ChildReported) -> bool:
     data, inst = message.data, run.get(message.stepid)
     if (
@@ -237,13 +250,8 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             inst = begin(run, plan, event.path, CHILD, at_ms)
             inst.child, inst.attempt, inst.due_ms = event.child, event.attempt, event.due_ms
             inst.scheduled_ms, inst.begun = at_ms, event
-        case ev.FallbackStarted():
-            stand_in(run, plan, event.path, at_ms).failure = event.failure
-        case ev.CompensationStarted():
-            node = node_of(plan, event.path).compensate
-            assert node is not None, event.path
-            run.undo_began = True
-            call_standby(run, plan, event.path, node)
+        case ev.SignalAwaited() | ev.SignalTaken() | ev.FallbackStarted() | ev.CompensationStarted():
+            _apply_called(run, plan, event, at_ms)
         case ev.ChildEnded():
             pass  # for readers: the step's own end follows in the same decision
         case _:
@@ -284,6 +292,28 @@ def _stop_starting(run: Run, undo_due_ms: int) -> None:
     for entry in run.ready:
         run.edit(entry[3]).status = WAITING
     run.ready = []
+
+
+def _apply_called(
+    run: Run,
+    plan: Plan,
+    event: ev.SignalAwaited | ev.SignalTaken | ev.FallbackStarted | ev.CompensationStarted,
+    at_ms: int,
+) -> None:
+    match event:
+        case ev.SignalAwaited():
+            inst = begin(run, plan, event.path, SLEEPING, at_ms)
+            inst.timer, inst.timer_ms = "signal", event.due_ms
+        case ev.SignalTaken():
+            left = [signal for signal in run.signals.get(event.name, ()) if signal.id != event.signal]
+            run.signals = {**run.signals, event.name: left}
+        case ev.FallbackStarted():
+            stand_in(run, plan, event.path, at_ms).failure = event.failure
+        case ev.CompensationStarted():
+            node = node_of(plan, event.path).compensate
+            assert node is not None, event.path
+            run.undo_began = True
+            call_standby(run, plan, event.path, node)
 
 
 def _apply_opened(

@@ -261,6 +261,15 @@ class Stage:
         assert isinstance(made, ev.CancelRequested | ev.PauseRequested | ev.ResumeRequested)
         return self.append(made, out.subject)
 
+    def signal(self, name: str, payload: Any = None, *, cause: str = "one") -> bool:
+        """Somebody sends a signal."""
+        target = messages.Target("default", self.plan.pipeline, self.run_id)
+        value = payload if isinstance(payload, Value) else inline(payload)
+        out = messages.signal_received(target, name, value, cause=cause, source="/x", now_ms=self.now_ms)
+        made = decode(out.body)
+        assert isinstance(made, ev.SignalReceived)
+        return self.append(made, out.subject)
+
     def child_ended(self, path: str, status: str = "completed", **over: Any) -> bool:
         """The owner tells the parent how its child ended."""
         inst = self.run.get(path)
