@@ -41,6 +41,11 @@ from headrace_scheduler.records import (
 )
 from headrace_scheduler.records import Run as Run
 
+CONTROLS: Final[dict[type, str]] = {
+    ev.CancelRequested: "cancel",
+    ev.PauseRequested: "pause",
+    ev.ResumeRequested: "resume",
+}
 CONTROLLABLE: Final = {
     "pause": ("running",),
     "resume": ("paused",),
@@ -80,12 +85,8 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptStarted():
             return _evolve_claim(run, seq, message)
-        case ev.CancelRequested():
-            return _evolve_control(run, message.id, "cancel", message.data.reason)
-        case ev.PauseRequested():
-            return _evolve_control(run, message.id, "pause", message.data.reason)
-        case ev.ResumeRequested():
-            return _evolve_control(run, message.id, "resume", message.data.reason)
+        case ev.CancelRequested() | ev.PauseRequested() | ev.ResumeRequested():
+            return _evolve_control(run, message)
         case ev.SignalReceived():
             return _evolve_signal(run, message)
         case ev.ChildReported():
@@ -176,16 +177,17 @@ def _evolve_claim(run: Run, seq: int, message: ev.AttemptStarted) -> bool:
     return False
 
 
-def _evolve_control(run: Run, message_id: str, kind: str, reason: str) -> bool:
-    if run.ended or message_id in run.inputs_seen:
+def _evolve_control(run: Run, message: ev.CancelRequested | ev.PauseRequested | ev.ResumeRequested) -> bool:
+    if run.ended or message.id in run.inputs_seen:
         run.late += 1
         return False
-    run.inputs_seen.append(message_id)
+    run.inputs_seen.append(message.id)
     del run.inputs_seen[:-INPUTS_REMEMBERED]
+    kind = CONTROLS[type(message)]
     coming = {"pause": "paused", "resume": "running", "cancel": "cancelling"}
     status = coming[run.controls[-1][0]] if run.controls else run.status
     if status in CONTROLLABLE[kind]:
-        run.controls.append((kind, reason))
+        run.controls.append((kind, message.data.reason))
         return True
     return False
 
