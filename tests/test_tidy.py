@@ -31,6 +31,10 @@ TESTED_BY = {
     "headrace_scheduler/ends": "unit/scheduler/test_nesting.py",
     "headrace_scheduler/signalling": "unit/scheduler/test_signals.py",
     "headrace_scheduler/instances": "unit/scheduler/test_state.py",
+    # reasons and the index that they are told from have no meaning but in what is explained
+    "headrace/client/chronicle": "unit/client/test_explain.py",
+    "headrace/client/explain_steps": "unit/client/test_explain.py",
+    "headrace/client/reasons": "unit/client/test_explain.py",
     # the command line is tested as a command, because that is what it is
     "headrace/cli/admin": "e2e/test_exit_codes.py",
     "headrace/cli/app": "e2e/test_exit_codes.py",
@@ -38,6 +42,7 @@ TESTED_BY = {
     "headrace/cli/connection": "e2e/test_exit_codes.py",
     "headrace/cli/control": "e2e/test_up.py",
     "headrace/cli/doctor": "e2e/test_up.py",
+    "headrace/cli/explaining": "e2e/test_explaining.py",
     "headrace/cli/importing": "e2e/test_import.py",
     "headrace/cli/inspect": "e2e/test_up.py",
     "headrace/cli/interrupt": "e2e/test_run.py",

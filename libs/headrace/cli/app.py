@@ -259,6 +259,34 @@ def export(run_id: RunId, data_dir: DataDir = None) -> None:
 
 
 @app.command()
+def explain(
+    run_id: RunId,
+    step: Annotated[
+        str, typer.Argument(metavar="STEP", help="A step, or an instance such as each[3].", show_default=False)
+    ] = "",
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Say why a run or a step waits, failed, was skipped. Or was tried again; with the events that prove it."""
+    from headrace.cli.explaining import explain_command
+
+    raise _Ended(explain_command(data_dir, run_id, step, as_json=as_json))
+
+
+@app.command()
+def diff(
+    run_id: RunId,
+    other: Annotated[str, typer.Argument(metavar="RUN", help="The id of another run.")],
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Compare two runs: the first event in which they differ, then step by step."""
+    from headrace.cli.explaining import diff_command
+
+    raise _Ended(diff_command(data_dir, run_id, other, as_json=as_json))
+
+
+@app.command()
 def signal(
     run_id: RunId, name: SignalName, payload: Payload = None, as_json: Json = False, data_dir: DataDir = None
 ) -> None:

@@ -1,11 +1,16 @@
 """Submit, watch, control: the same messages that anybody may publish, with identities and outcomes taken care of."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+from headrace.client.differences import Differences, compare
+from headrace.client.explain import explain
 from headrace.client.history import RunView
+from headrace.client.reasons import REASONS_MAX, Reason
 from headrace.client.schedules import ScheduleRow, deployed
 from headrace.client.values import resolve
 from headrace.contracts import codec, ids, names, subjects
@@ -22,6 +27,8 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.failure import Failure
 from headrace.pipeline.bundle import Bundle
+from headrace.pipeline.compile import compile_plan
+from headrace.pipeline.plan import Plan
 from headrace.runtime import blobs
 from headrace.runtime.clock import Clock, rfc3339
 from headrace.runtime.entropy import Entropy
@@ -274,6 +281,39 @@ class Client:
         async for _ in self.follow(view):
             pass
         return view
+
+    async def explain(self, runid: str, step: str = "", *, served: Collection[str] | None = None) -> list[Reason]:
+        """Why a run, or a step of it, stands where it stands, and the same of the child runs that it waits for.
+
+        Args:
+            served: Queues that executors are known to serve; None when nobody was asked.
+
+        Raises:
+            NotFoundError: there is no such run, or its pipeline has no such step.
+        """
+        told: list[Reason] = []
+        pending: deque[tuple[str, str]] = deque([(runid, step)])
+        while pending and len(told) < REASONS_MAX:
+            run, about = pending.popleft()
+            history = await self._history(run)
+            plan = await self._plan(next(message.defdigest for _, message in history))
+            reasons = explain(history, plan, step=about, now_ms=self._clock.now_ms(), served=served)
+            told += reasons if run == runid else [replace(reason, run=reason.run or run) for reason in reasons]
+            pending += [(reason.run, "") for reason in reasons if reason.code == "child"]
+        return told
+
+    async def differences(self, runid: str, other: str) -> Differences:
+        """What differs between two runs. Raises NotFoundError: there is no such run."""
+        return compare(await self._history(runid), await self._history(other))
+
+    async def _history(self, runid: str) -> list[tuple[int, ev.StoredMessage]]:
+        return [(stored.seq, message) async for stored, message in self.events(runid)]
+
+    async def _plan(self, digest: str) -> Plan:
+        data = await blobs.get(
+            self._broker, self.tenant, f"{subjects.DEFINITION_ROOT}/{digest}", size_max=names.VALUE_BYTES_MAX
+        )
+        return compile_plan(data)
 
     async def value(self, value: Value) -> Any:
         """The JSON value, wherever it is held. Raises NotFoundError, CorruptError."""
