@@ -25,6 +25,7 @@ from headrace_step_executor.artifacts import collect
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.claims import claim
 from headrace_step_executor.decide import Received, settled_failure
+from headrace_step_executor.providers.failures import ProviderError
 from headrace_step_executor.providers.protocol import request_of
 from headrace_step_executor.providers.registry import Providers
 from headrace_step_executor.rendering import Rendering
@@ -180,7 +181,11 @@ class Attempts:
         name, request = request_of(msgspec.json.decode(data), key=key, attempt=order.attempt)
         provider = self._providers.get(name)
         await self._claimed(received, progress)
-        response = await provider.generate(request, deadline_s=self._left_s(progress))
+        try:
+            response = await provider.generate(request, deadline_s=self._left_s(progress))
+        except ProviderError as error:
+            progress.usage = error.usage
+            raise
         progress.usage = response.usage
         return encode_checked({"text": response.text, "model": response.model, "finish_reason": response.finish_reason})
 

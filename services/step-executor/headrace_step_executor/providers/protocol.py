@@ -1,34 +1,23 @@
-"""What an `llm` step asks of a model, whatever wire it speaks, and how that fails.
+"""What an `llm` step asks of a model, whatever wire it speaks, and what it hears."""
 
-Errors are AttemptErrors with these codes. Retryable: `connect timeout overloaded rate_limited unavailable
-malformed`. Terminal: `auth invalid_request context_too_long refused`, and `provider_missing` where the
-model cannot be reached from here at all. Whether another attempt follows is the scheduler's to decide; an
-adapter never retries.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from headrace.contracts.errors import AttemptError
 from headrace.contracts.events import Usage
+from headrace_step_executor.providers.failures import provider_error
+from headrace_step_executor.providers.messages import ChatMessage, Part, Quota, ToolCallPart, ToolOffer, text_of
 
 OnDelta = Callable[[str], None]
+"""Gets the words of an answer as they come. Never waits, never raises."""
 MESSAGES_MAX: Final = 1_000
-RETRYABLE_CODES: Final = frozenset(("connect", "timeout", "overloaded", "rate_limited", "unavailable", "malformed"))
-TERMINAL_CODES: Final = frozenset(("auth", "invalid_request", "context_too_long", "refused", "provider_missing"))
 DEFAULT_MODEL: Final = "echo/echo"
+SCHEMA_NAME: Final = "answer"
+"""What wires that name a schema call it."""
 
 
-class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a conversation."""
-
-    role: str
-    content: str
-
-
-class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model call. `model` is without the provider's name."""
 
     model: str
@@ -38,18 +27,39 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     max_tokens: int | None = None
     temperature: float | None = None
-    options: Mapping[str, Any] = {}
+    tools: tuple[ToolOffer, ...] = ()
+    tool_choice: str = "auto"
+    """`auto`, `none`, `required`, or the name of the tool that must be called. Means nothing without tools."""
+    output_schema: dict[str, Any] | None = None
+    """The answer's text has to be JSON that fits it: asked for natively where the provider can. Never checked here."""
+    options: dict[str, Any] = {}
     """The provider's own, passed through."""
 
 
-class GenerateResponse(msgspec.Struct, frozen=True, kw_only=True):
+class GenerateResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the model said."""
 
-    text: str
+    parts: tuple[Part, ...]
+    """In the model's order; as the content of an assistant's message they go on with the conversation."""
     model: str
+    """`provider/model`, the model as the provider names what answered."""
     finish_reason: str
+    """`stop`, `length` (cut by a limit), `tool_calls`, or the provider's own word for something else."""
     usage: Usage
     request_id: str = ""
+    quota: Quota | None = None
+    replaced: bool = False
+    """Something in it was no Unicode and became U+FFFD."""
+
+    @property
+    def text(self) -> str:
+        """What it said in words."""
+        return text_of(self.parts)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallPart, ...]:
+        """The calls it wants, in order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCallPart))
 
 
 class Provider(Protocol):
@@ -60,17 +70,20 @@ class Provider(Protocol):
     ) -> GenerateResponse:
         """The answer, within `deadline_s` in total, however slowly it drips.
 
+        Args:
+            on_delta: Where it is given the answer is asked for in pieces; together they are the answer's text.
+
         Raises:
-            AttemptError: with one of the codes above.
+            ProviderError: with a code of failures.ERRORS. It knows what was heard until then.
         """
         ...
 
 
-def provider_error(code: str, message: str, *, retry_after_ms: int = 0, retryable: bool | None = None) -> AttemptError:
-    """The error of a code, retryable as the module's text has it unless said otherwise."""
-    assert code in RETRYABLE_CODES or code in TERMINAL_CODES, code
-    again = code in RETRYABLE_CODES if retryable is None else retryable
-    return AttemptError(code, message, retryable=again, retry_after_ms=retry_after_ms)
+class _Said(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as a pipeline's author writes it."""
+
+    role: str
+    content: str
 
 
 class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +91,7 @@ class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     prompt: str | None = None
     system: str | None = None
-    messages: tuple[ChatMessage, ...] = ()
+    messages: tuple[_Said, ...] = ()
     model: str | tuple[str, ...] = DEFAULT_MODEL
     max_tokens: int | None = None
     temperature: float | None = None
@@ -89,7 +102,7 @@ def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateReque
     """(provider, request) for the rendered fields of an `llm` step. Of several models the first is asked.
 
     Raises:
-        AttemptError: `invalid_request` with the field that does not fit.
+        ProviderError: `invalid_request` with the field that does not fit.
     """
     try:
         fields = msgspec.convert(spec, _Spec)
@@ -101,7 +114,7 @@ def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateReque
     if not provider or not model:
         msg = "invalid_request"
         raise provider_error(msg, f"model {whole[:100]!r}: expected provider/model, e.g. {DEFAULT_MODEL}")
-    messages = list(fields.messages)
+    messages = [ChatMessage(role=said.role, content=said.content) for said in fields.messages]
     if fields.system is not None:
         messages.insert(0, ChatMessage(role="system", content=fields.system))
     if fields.prompt is not None:
@@ -123,4 +136,4 @@ def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateReque
 
 def word_count(request: GenerateRequest) -> int:
     """Tokens as the offline providers count them: words."""
-    return sum(len(message.content.split()) for message in request.messages)
+    return sum(len(message.said.split()) for message in request.messages)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from headrace.runtime.clock import Clock
 from headrace_step_executor.providers.echo import EchoProvider
+from headrace_step_executor.providers.failures import provider_error
 from headrace_step_executor.providers.openai_wire import OpenAIProvider
-from headrace_step_executor.providers.protocol import Provider, provider_error
+from headrace_step_executor.providers.protocol import Provider
 from headrace_step_executor.providers.script import ScriptProvider
 from headrace_step_executor.tools.beneath import Workspace
 
