@@ -4,17 +4,17 @@ Everything here derives from state, so that a crash needs no repair: what is mis
 the same id.
 """
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headrace.contracts import events as ev
-from headrace.contracts import subjects
+from headrace.contracts import names, subjects
 from headrace.contracts.canonical import blake2b_hex
 from headrace.contracts.codec import encode
-from headrace.contracts.errors import ExpressionError, TerminalError
-from headrace.contracts.failure import Failure
+from headrace.contracts.errors import ExpressionError, RetryableError, TerminalError, UnknownOutcomeError
 from headrace.runtime.eventlog import Expected
-from headrace_scheduler import concurrency, messages
+from headrace_scheduler import child_inputs, concurrency, messages
 from headrace_scheduler.records import CHILD, Inst, Run
 
 if TYPE_CHECKING:  # the partition calls these functions; naming its type back is no dependency
@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # the partition calls these functions; naming its type back i
     from headrace_scheduler.partition import Partition
 
 log = logging.getLogger("headrace.scheduler")
+
+CREATE_WITHIN_S: Final = 2 * names.PUBLISH_DEADLINE_S
+"""With inputs of the largest size, which are read and perhaps stored again."""
 
 
 async def follow(partition: "Partition", entry: "Entry") -> None:
@@ -97,17 +100,34 @@ async def _ensure_child(partition: "Partition", parent: Run, inst: Inst) -> None
     assert begun is not None, inst.path
     if begun.child in partition.entries or _was_published(partition, parent, inst, "start"):
         return
-    source, now_ms = partition.shared.source, inst.scheduled_ms
+    if not begun.inputs.ref:
+        await _create(partition, parent, inst, begun)
+        return
+    # They are loaded beside the partition, which goes on meanwhile.
+    partition.shared.supervisor.spawn(_create_in_time(partition, parent, inst, begun), "scheduler.child")
+
+
+async def _create_in_time(partition: "Partition", parent: Run, inst: Inst, begun: ev.ChildStarted) -> None:
+    """When it does not come about, the child is missing, and is begun again."""
+    try:
+        async with asyncio.timeout(CREATE_WITHIN_S):
+            await _create(partition, parent, inst, begun)
+    except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
+        log.warning("child.waits", extra={"run_id": begun.child, "why": f"{type(error).__name__}: {error}"})
+
+
+async def _create(partition: "Partition", parent: Run, inst: Inst, begun: ev.ChildStarted) -> None:
+    """The child's first decision, or the word that there will be none."""
+    source, now_ms, attempt = partition.shared.source, inst.scheduled_ms, begun.attempt
     try:
         plan = await partition.shared.plans.get(parent.tenant, begun.defdigest)
-        key = concurrency.key_text_of_child(plan, begun.inputs)
+        complete = await child_inputs.completed(partition.shared, plan, parent.tenant, begun)
+        key = concurrency.key_text(plan, complete.inputs)
     except (TerminalError, ExpressionError) as error:
         failed = Run(run=begun.child, tenant=parent.tenant, pipeline=begun.pipeline, defdigest=begun.defdigest)
-        failed.status, failed.parent, failed.parent_path = "failed", parent.run, inst.path
-        failed.failure = Failure(code=error.code, message=str(error)[:2000])
-        await partition.send(
-            messages.child_reported(parent, failed, attempt=inst.attempt, source=source, now_ms=now_ms)
-        )
+        failed.status, failed.parent, failed.parent_path = "failed", parent.run, begun.path
+        failed.failure = error.failure()
+        await partition.send(messages.child_reported(parent, failed, attempt=attempt, source=source, now_ms=now_ms))
         return
     creation = messages.Creation(
         run=begun.child,
@@ -115,12 +135,12 @@ async def _ensure_child(partition: "Partition", parent: Run, inst: Inst) -> None
         pipeline=begun.pipeline,
         created=ev.RunCreated(
             defdigest=begun.defdigest,
-            inputs=begun.inputs,
+            inputs=complete.value,
             deadline_ms=begun.due_ms,
             request=blake2b_hex(encode(begun)),
             labels=parent.labels,
             parent=parent.run,
-            parent_path=inst.path,
+            parent_path=begun.path,
             depth=parent.depth + 1,
             traceparent=parent.traceparent,
             tracestate=parent.tracestate,

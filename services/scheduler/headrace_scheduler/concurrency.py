@@ -3,11 +3,8 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.contracts import ids, names, pseudo
-from headrace.contracts.codec import plain
-from headrace.contracts.envelope import Value
 from headrace.contracts.errors import DataError
 from headrace.pipeline.expressions import render
-from headrace.pipeline.inputs import with_defaults
 from headrace.pipeline.plan import Plan
 from headrace_scheduler import pseudo_messages
 from headrace_scheduler.records import Run
@@ -43,20 +40,6 @@ def key_text(plan: Plan, inputs: dict[str, Any], event: dict[str, Any] | None = 
         message = f"limits.concurrency.key: a key has 1 to {KEY_CHARS_MAX} characters, not {len(text)}"
         raise DataError(message)
     return text
-
-
-def key_text_of_child(plan: Plan, inputs: Value) -> str:
-    """As `key_text`, of a run that another starts.
-
-    Raises:
-        DataError: also when the inputs are held by reference, which a scheduler does not load.
-    """
-    if plan.concurrency is None:
-        return ""
-    if inputs.ref:
-        message = "limits.concurrency.key: cannot be made from inputs of a child run that are held by reference"
-        raise DataError(message)
-    return key_text(plan, with_defaults(plan, plain(inputs.json)))  # type: ignore[arg-type]  # no ref, so it is inline
 
 
 async def follow(partition: "Partition", entry: "Entry") -> None:

@@ -1,5 +1,6 @@
 """What the owner of a partition holds: its runs, decisions under way, and what all partitions of a process share."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -83,3 +84,5 @@ class Shared:
     """tenant → pipeline → newest digest."""
     schedules: Schedules
     snapshots_on: bool = True
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Held while a value of any size is in memory: of those there is one at a time."""
