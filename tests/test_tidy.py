@@ -104,7 +104,6 @@ TESTED_BY = {
     "headrace/client/schedules": "e2e/test_triggers.py",
     "headrace_scheduler/definitions": "integration/scheduler/test_intake.py",
     "headrace_scheduler/service": "chaos/test_takeover.py",
-    "headrace_scheduler/values": "unit/scheduler/test_starting.py",
     "headrace_step_executor/presence": "integration/executor/test_service.py",
     "headrace_scheduler/children": "unit/scheduler/test_decide.py",
     "headrace_scheduler/draft": "unit/scheduler/test_decide.py",

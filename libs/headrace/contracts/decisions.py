@@ -30,6 +30,8 @@ class RunCreated(Event, frozen=True, tag="io.headrace.run.created.v1"):
     parent: str = ""
     parent_path: str = ""
     depth: int = 1
+    attempt: int = 1
+    """Which try of the same work this run is: of a child run the attempt of the step that started it."""
     traceparent: str = ""
     tracestate: str = ""
     durability: str = ""

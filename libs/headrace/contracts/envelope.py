@@ -38,7 +38,8 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A JSON value, inline or by reference; the two look the same to the author of a pipeline.
 
     Exactly one of `json` and `ref` is set. `form` says how the bytes behind `ref` are read: `json` is the value itself;
-    `items` is an array of `ItemResult`, the composed result of a `foreach`. With `index` ≥ 0 the value is that element
+    `items` is an array of `ItemResult`, the composed result of a `foreach`; `results` is such an array, read as
+    how each item ended. With `index` ≥ 0 the value is that element
     of the array behind `ref`: one item of a long list.
     """
 

@@ -111,7 +111,11 @@ class _Graph:
         sound = {key: body for key, body in steps.items() if (*at, key) not in self.broken}
         standbys = Standbys(sound, steps, at, self.report)
         visible = {
-            str(key): Visible(output_fields(body, self.catalogue) if key in sound else None, standbys.reason(key))
+            str(key): Visible(
+                output_fields(body, self.catalogue) if key in sound else None,
+                is_map=key not in sound or "foreach" in body,
+                standby=standbys.reason(key),
+            )
             for key, body in steps.items()
         }
         block.scope = scope = around.inside(owner, visible)

@@ -108,18 +108,12 @@ class Lookups:
 
     def _references(self, expression: Expression, path: Path, text: str, source: str, start: int, scope: Scope) -> None:
         """Look up every name an expression reads."""
-        if expression.program.asks_time and "name:now" in self.pending:
-            at = source.find("now")
-            self._not_yet(path, text, start + max(at, 0), "`now()`", "name:now")
         for reference in expression.references:
             found = self._problem(reference, scope)
             if found is not None:
                 code, what, hint, word = found
                 at_word = re.search(rf"\b{re.escape(word)}(?![\w-])", source)
                 self.report.inside(path, text, start + (at_word.start() if at_word else 0), code, what, hint)
-
-    def _not_yet(self, path: Path, text: str, offset: int, what: str, entry: str) -> None:
-        self.report.inside(path, text, offset, *self._pending(what, entry))
 
     def _pending(self, what: str, entry: str) -> tuple[str, str, str]:
         return "E1401", f"{what} cannot be read in this release yet", f"it waits for: {self.pending[entry]}"
@@ -158,8 +152,6 @@ class Lookups:
     def _run_problem(self, below: tuple[str, ...]) -> Found | None:
         if below and below[0] not in RUN_FIELDS:
             return "E1205", f"a run has no `{below[0]}`", near(below[0], RUN_FIELDS), below[0]
-        if below[:1] == ("attempt",) and "name:run.attempt" in self.pending:
-            return *self._pending("`run.attempt`", "name:run.attempt"), "attempt"
         return None
 
     def _step_problem(self, reference: Reference, scope: Scope) -> Found | None:
@@ -176,8 +168,8 @@ class Lookups:
             return "E1201", f"no step `{step}`", near(step, scope.steps), step
         if visible.standby:
             return "E1215", f"step `{step}` cannot be read: {visible.standby}", "", step
-        if attribute == "items" and "name:items" in self.pending:
-            return *self._pending("`items` of a step", "name:items"), "items"
+        if attribute == "items" and not visible.is_map:
+            return "E1214", f"step `{step}` has no items", "only a step with `foreach` has", "items"
         is_needed = attribute == "output" and bool(below) and reference.optional_from > 2
         if is_needed and visible.fields is not None and below[0] not in visible.fields:
             hint = near(below[0], sorted(visible.fields)) or "it gives null"

@@ -28,9 +28,6 @@ PENDING: Final[Mapping[str, str]] = {
     "llm.allow_unpriced": _COST,
     "name:models": _MODELS,
     "name:secrets": "secrets in executors",
-    "name:now": "the clock of a decision",
     "name:event": "the event of a run",
-    "name:run.attempt": "attempts in expressions",
-    "name:items": "results of items in expressions",
 }
 """Entry → what it waits for. A key that only stands beside a pending one (`carry` beside `while`) needs no entry."""

@@ -16,6 +16,8 @@ class Visible:
     """A step that may be read. `fields`: the keys of its output, None where only the value tells."""
 
     fields: frozenset[str] | None = None
+    is_map: bool = False
+    """It runs once for each item of a list."""
     standby: str = ""
     """Set for a step that runs only in place of another or to undo it: why it cannot be read."""
 

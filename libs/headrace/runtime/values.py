@@ -1,7 +1,7 @@
 """JSON values on their way into and out of messages. Pure: no clock, no random source, no IO."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -116,6 +116,28 @@ def foreach_output(results: Sequence[ItemResult], stored: Mapping[str, Any] = _N
     statuses = [result.status for result in results]
     counts = {"total": len(results)} | {status: statuses.count(status) for status in ("succeeded", "failed", "skipped")}
     return {"items": items, "failed": failed, "counts": counts}
+
+
+def foreach_results(results: Sequence[ItemResult], stored: Mapping[str, Any] = _NO_VALUES) -> list[dict[str, Any]]:
+    """What `steps.<foreach>.items` is: `{status, output, error}` by index, as the same names of a step are.
+
+    Args, raises: as `foreach_output`.
+    """
+    return [
+        {
+            "status": result.status,
+            "output": None if result.value is None else _item_value(result.value, stored),
+            "error": None if result.failure is None else msgspec.to_builtins(result.failure),
+        }
+        for result in results
+    ]
+
+
+COMPOSED: Final[Mapping[str, Callable[[Sequence[ItemResult], Mapping[str, Any]], Any]]] = {
+    "items": foreach_output,
+    "results": foreach_results,
+}
+"""Forms of values that are made of an array of `ItemResult`."""
 
 
 def _item_value(value: Value, stored: Mapping[str, Any]) -> Any:

@@ -45,7 +45,7 @@ def ask(writer: Writer, path: str, question: Expression | Template) -> Answer | 
     answer = answered(writer, path)
     if answer is not None or writer.run.get(path) is not None:
         return answer
-    bindings = bind(writer.run, writer.plan, path, question.reads, question.optional)
+    bindings = bind(writer.run, writer.plan, path, question.reads, question.optional, now_ms=writer.now_ms)
     if not evaluable_here(bindings, question):
         order_evaluation(writer, path)
         return None
@@ -65,7 +65,9 @@ def answered(writer: Writer, path: str) -> Answer | None:
 def order_evaluation(writer: Writer, path: str) -> None:
     """Have an executor evaluate it, when there is room."""
     if writer.room():
-        schedule_content(writer, path, attempt=1, content=content_for(writer.run, writer.plan, path))
+        schedule_content(
+            writer, path, attempt=1, content=content_for(writer.run, writer.plan, path, now_ms=writer.now_ms)
+        )
 
 
 def schedule_content(writer: Writer, path: str, *, attempt: int, content: Content) -> None:

@@ -122,7 +122,7 @@ async def _create(partition: "Partition", parent: Run, inst: Inst, begun: ev.Chi
     try:
         plan = await partition.shared.plans.get(parent.tenant, begun.defdigest)
         complete = await child_inputs.completed(partition.shared, plan, parent.tenant, begun)
-        key = concurrency.key_text(plan, complete.inputs)
+        key = concurrency.key_text(plan, complete.inputs, now_ms=now_ms)
     except (TerminalError, ExpressionError) as error:
         failed = Run(run=begun.child, tenant=parent.tenant, pipeline=begun.pipeline, defdigest=begun.defdigest)
         failed.status, failed.parent, failed.parent_path = "failed", parent.run, begun.path
@@ -146,6 +146,7 @@ async def _create(partition: "Partition", parent: Run, inst: Inst, begun: ev.Chi
             tracestate=parent.tracestate,
             durability=parent.durability,
             key=key,
+            attempt=attempt,
         ),
         cause=parent.decision_id,
         source=source,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.contracts import ids, names, pseudo
 from headrace.contracts.errors import DataError
+from headrace.pipeline.evaluation import NOW
 from headrace.pipeline.expressions import render
 from headrace.pipeline.plan import Plan
 from headrace_scheduler import pseudo_messages
@@ -22,7 +23,7 @@ GRACE_MS: Final = names.STEP_DEADLINE_MS
 have stalled: whoever has ended says so, and whoever has vanished is looked for."""
 
 
-def key_text(plan: Plan, inputs: dict[str, Any], event: dict[str, Any] | None = None) -> str:
+def key_text(plan: Plan, inputs: dict[str, Any], event: dict[str, Any] | None = None, *, now_ms: int) -> str:
     """The text of a run's key; empty where the pipeline has none.
 
     Raises:
@@ -31,7 +32,7 @@ def key_text(plan: Plan, inputs: dict[str, Any], event: dict[str, Any] | None = 
     """
     if plan.concurrency is None:
         return ""
-    values: dict[str, Any] = {"inputs": inputs, "vars": dict(plan.vars)}
+    values: dict[str, Any] = {"inputs": inputs, "vars": dict(plan.vars), NOW: now_ms}
     if event is not None:
         values["event"] = event
     made = render(plan.concurrency.key, values)

@@ -151,7 +151,7 @@ def ask_outputs(writer: Writer, scope: str) -> Answer | None:
         return answer
     outputs = outputs_of(run, writer.plan, scope)
     template = outputs_template(run, scope, outputs)
-    bindings = bind(run, writer.plan, path, template.reads, template.optional)
+    bindings = bind(run, writer.plan, path, template.reads, template.optional, now_ms=writer.now_ms)
     if evaluable_here(bindings, template):
         return Answer(render_outputs(run, scope, outputs, bindings))
     if run.status == "running":

@@ -122,4 +122,6 @@ class Writer:
 
     def reoffer(self, path: str) -> None:
         """The order of an attempt already scheduled goes out again, as its next offer."""
-        self.add_order(path, content_for(self.run, self.plan, path))
+        inst = self.run.get(path)
+        assert inst is not None, path
+        self.add_order(path, content_for(self.run, self.plan, path, now_ms=inst.scheduled_ms))

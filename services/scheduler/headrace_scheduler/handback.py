@@ -305,7 +305,8 @@ class HandBack:
             "order.offered_again",
             extra={"run_id": run.run, "step_id": inst.path, "attempt": inst.attempt, "offer": inst.offer + 1},
         )
-        order = make_order(run, entry.plan, inst, content_for(run, entry.plan, inst.path))
+        content = content_for(run, entry.plan, inst.path, now_ms=inst.scheduled_ms)
+        order = make_order(run, entry.plan, inst, content)
         await partition.publish_order(entry, msgspec.structs.replace(order, offer=inst.offer + 1))
 
 

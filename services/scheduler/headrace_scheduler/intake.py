@@ -218,7 +218,7 @@ class Intake:
             traceparent=cause.traceparent,
             tracestate=cause.tracestate,
             durability=self._durability,
-            key=key_text(plan, complete, event),
+            key=key_text(plan, complete, event, now_ms=now_ms),
         )
         outgoing = messages.first_decision(
             messages.Creation(

@@ -88,14 +88,17 @@ def expression_of(plan: Plan, node: Node, word: str) -> Expression:
     return found
 
 
-def content_for(run: Run, plan: Plan, path: str) -> Content:
-    """Render, or prepare for rendering, what the next attempt of an instance is given.
+def content_for(run: Run, plan: Plan, path: str, *, now_ms: int) -> Content:
+    """Render, or prepare for rendering, what an attempt of an instance is given.
+
+    Args:
+        now_ms: The instant of the decision that schedules, or scheduled, the attempt.
 
     Raises:
         ExpressionError: a value is missing or an expression has none.
     """
     template = template_of(run, plan, path)
-    bindings = bind(run, plan, path, template.reads, template.optional)
+    bindings = bind(run, plan, path, template.reads, template.optional, now_ms=now_ms)
     if "?" in path:
         queue = "transform-ws" if template.uses_files else "transform"
         return _deferred(run, template, bindings, kind="evaluate", queue=queue)

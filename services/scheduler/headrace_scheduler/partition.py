@@ -438,7 +438,7 @@ class Partition:
             at_s = entry.published.get((path, inst.attempt, inst.want_offer))
             if at_s is not None and now_s - at_s < REPUBLISH_S:
                 continue
-            content = content_for(entry.run, entry.plan, path)
+            content = content_for(entry.run, entry.plan, path, now_ms=inst.scheduled_ms)
             if inst.input_sha and content.sha != inst.input_sha:
                 failure = Failure(code="internal", message=f"{path}: deriving the order again gave another input")
                 self._stall(entry, failure, self.seq)

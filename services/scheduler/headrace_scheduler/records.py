@@ -172,6 +172,8 @@ class Run(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
     tracestate: str = ""
     correlation: str = ""
+    attempt: int = 1
+    """Which try of the same work it is."""
     key: str = ""
     """The text of its concurrency key, if it has one."""
     key_answer: str = ""

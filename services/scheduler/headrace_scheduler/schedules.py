@@ -6,6 +6,7 @@ from headrace.contracts.canonical import blake2b_hex, canonical_json
 from headrace.contracts.envelope import SPECVERSION
 from headrace.contracts.errors import ExpressionError, TerminalError
 from headrace.contracts.instants import rfc3339
+from headrace.pipeline.evaluation import NOW
 from headrace.pipeline.expressions import compile_expression, compile_template, evaluate_condition, render
 from headrace_scheduler.cron import Cron, Ended, Wanted, refused
 from headrace_scheduler.definitions import Armed, Definitions
@@ -48,12 +49,13 @@ class Schedules:
             RetryableError: not now. UnknownOutcomeError: perhaps.
         """
         event = {"due": rfc3339(due_ms)}
+        values = {"event": event, NOW: due_ms}
         try:
             plan = await self._plans.get(cron.tenant, digest)
             trigger = plan.crons[cron.trigger]
-            if trigger.when and not evaluate_condition(compile_expression(trigger.when), {"event": event}):
+            if trigger.when and not evaluate_condition(compile_expression(trigger.when), values):
                 return pseudo.TriggerSkipped(due_ms=due_ms)
-            inputs = render(compile_template(trigger.inputs), {"event": event})
+            inputs = render(compile_template(trigger.inputs), values)
             cause = cmd.RunStart(
                 specversion=SPECVERSION,
                 id=cron.run,

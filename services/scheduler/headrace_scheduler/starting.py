@@ -145,7 +145,8 @@ def start_instance(writer: Writer, node: Node, path: str) -> None:
     """Start one instance: by an order, a timer, a child, a scope, or at once where only a small expression is asked."""
     match node.kind:
         case "transform" if not node.artifacts:
-            bindings = bind(writer.run, writer.plan, path, node.spec.reads, node.spec.optional)
+            reads, optional = node.spec.reads, node.spec.optional
+            bindings = bind(writer.run, writer.plan, path, reads, optional, now_ms=writer.now_ms)
             if evaluable_here(bindings, node.spec):
                 output = writer.store(render(node.spec, materialise(bindings)))
                 writer.emit(ev.StepCompleted(path=path, output=output))
@@ -164,7 +165,7 @@ def schedule(writer: Writer, path: str, *, attempt: int) -> None:
     try:
         if "?" in path:
             if writer.room():
-                schedule_content(writer, path, attempt=attempt, content=content_for(writer.run, writer.plan, path))
+                _order(writer, path, attempt=attempt)
         else:
             _attempt(writer, node_of(writer.plan, path), path, attempt=attempt)
     except ExpressionError as error:
@@ -178,7 +179,7 @@ def _attempt(writer: Writer, node: Node, path: str, *, attempt: int) -> None:
         case "pipeline":
             _start_child(writer, node, path, attempt=attempt)
         case _ if writer.room():
-            schedule_content(writer, path, attempt=attempt, content=content_for(writer.run, writer.plan, path))
+            _order(writer, path, attempt=attempt)
 
 
 def _start_wait(writer: Writer, node: Node, path: str) -> None:
@@ -197,6 +198,11 @@ def _wait_until_ms(path: str, spec: Any, now_ms: int) -> int:
         message = f"{path}: waits end within 30 days"
         raise ExpressionError(message, code="limit_exceeded")
     return max(now_ms, due_ms)
+
+
+def _order(writer: Writer, path: str, *, attempt: int) -> None:
+    content = content_for(writer.run, writer.plan, path, now_ms=writer.now_ms)
+    schedule_content(writer, path, attempt=attempt, content=content)
 
 
 def _start_child(writer: Writer, node: Node, path: str, *, attempt: int) -> None:

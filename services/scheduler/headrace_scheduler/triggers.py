@@ -21,6 +21,7 @@ from headrace.contracts.errors import (
     UnknownOutcomeError,
 )
 from headrace.contracts.failure import Failure
+from headrace.pipeline.evaluation import NOW
 from headrace.pipeline.expressions import compile_expression, compile_template, evaluate_condition, render
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker, Delivery, Stored
@@ -72,7 +73,7 @@ class Triggers:
     async def _start(
         self, stored: Stored, tenant: str, pipeline: str, digest: str, trigger: ev.TriggerSpec, event: dict[str, Any]
     ) -> None:
-        values = {"event": event}
+        values = {"event": event, NOW: stored.time_ms}  # what happened decides, not when it was taken
         try:
             if trigger.when and not evaluate_condition(compile_expression(trigger.when), values):
                 return

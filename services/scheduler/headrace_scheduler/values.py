@@ -13,8 +13,9 @@ from headrace.contracts import names
 from headrace.contracts.codec import inline, plain
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.errors import ExpressionError
+from headrace.pipeline.evaluation import NOW
 from headrace.pipeline.plan import Node, Plan
-from headrace.runtime.values import foreach_output
+from headrace.runtime.values import COMPOSED
 from headrace_scheduler.paths import scope_of
 from headrace_scheduler.records import FAILED, SKIPPED, STANDING, SUCCEEDED, Inst, Run
 
@@ -22,15 +23,18 @@ Bindings = dict[str, Value]
 _STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", STANDING: "failed", SKIPPED: "skipped"}
 
 
-def bind(run: Run, plan: Plan, path: str, reads: Iterable[str], optional: frozenset[str]) -> Bindings:
+def bind(run: Run, plan: Plan, path: str, reads: Iterable[str], optional: frozenset[str], *, now_ms: int) -> Bindings:
     """The values of `reads` for a step instance; optional ones that do not exist are left out.
+
+    Args:
+        now_ms: What `now()` gives: the instant of the decision that this is evaluated for.
 
     Raises:
         ExpressionError: a needed value does not exist, e.g. the output of a step that failed.
     """
     bindings: Bindings = {}
     for name in sorted(reads):
-        value = _lookup(run, plan, path, name)
+        value = inline(now_ms) if name == NOW else _lookup(run, plan, path, name)
         if value is not None:
             bindings[name] = value
         elif name not in optional:
@@ -51,7 +55,7 @@ def _lookup(run: Run, plan: Plan, path: str, name: str) -> Value | None:
         case "vars":
             return inline(dict(plan.vars))
         case "run":
-            return inline({"id": run.run, "started_at": run.created_ms, "labels": run.labels})
+            return inline({"id": run.run, "started_at": run.created_ms, "attempt": run.attempt, "labels": run.labels})
     loop, _, depth = root.partition("_")
     around = int(depth or 0)
     if loop in ("item", "index"):
@@ -117,6 +121,8 @@ def _step_attribute(inst: Inst, attribute: str) -> Value | None:
             return inline(_STATUS[inst.status]) if inst.status in _STATUS else None
         case "attempts":
             return inline(inst.attempt)
+        case "items":
+            return _items_of(inst)
         case "usage":
             return None if inst.usage is None else inline(msgspec.to_builtins(inst.usage))
         case "error":
@@ -124,12 +130,19 @@ def _step_attribute(inst: Inst, attribute: str) -> Value | None:
     return None
 
 
+def _items_of(inst: Inst) -> Value | None:
+    """How each item of an ended `foreach` ended; None for one that failed as a whole, and for every other step."""
+    if inst.status != SUCCEEDED or inst.output is None or inst.output.form != "items":
+        return None
+    return msgspec.structs.replace(inst.output, form="results")
+
+
 def is_small(bindings: Mapping[str, Value]) -> bool:
     """True when the scheduler itself may evaluate over these: nothing by reference, no long list."""
     for value in bindings.values():
         if value.ref:
             return False
-        if value.form == "items" and any(item.value and item.value.ref for item in _items(value)):
+        if value.form in COMPOSED and any(item.value and item.value.ref for item in _items(value)):
             return False
     return True
 
@@ -142,7 +155,7 @@ def has_long_list(bindings: Mapping[str, Value]) -> bool:
 def _is_long(value: Value) -> bool:
     if not isinstance(value.json, msgspec.Raw):
         return False
-    if value.form == "items":
+    if value.form in COMPOSED:
         return len(_items(value)) > names.SCHEDULER_ITEMS_MAX
     # A list has a comma less than items, so that nearly every value is told without looking inside.
     return bytes(value.json).count(b",") >= names.SCHEDULER_ITEMS_MAX and _holds_long_list(plain(value.json))
@@ -167,7 +180,7 @@ def materialise(bindings: Mapping[str, Value]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in bindings.items():
         assert isinstance(value.json, msgspec.Raw), name
-        values[name] = foreach_output(_items(value)) if value.form == "items" else plain(value.json)
+        values[name] = COMPOSED[value.form](_items(value), {}) if value.form in COMPOSED else plain(value.json)
     return values
 
 

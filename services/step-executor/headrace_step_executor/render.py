@@ -15,7 +15,7 @@ from headrace.contracts.envelope import ItemResult
 from headrace.contracts.errors import AttemptError, HeadraceError
 from headrace.contracts.failure import Failure
 from headrace.pipeline import builtin_tools, expressions
-from headrace.runtime.values import encode_checked, foreach_output
+from headrace.runtime.values import COMPOSED, encode_checked
 from headrace_step_executor.tools.beneath import Workspace
 
 TEMPLATES_KEPT: Final = 1024
@@ -23,13 +23,13 @@ TEMPLATES_KEPT: Final = 1024
 
 
 class Bound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A name and the JSON bytes of its value. With form `items` they are an array of ItemResult."""
+    """A name and the JSON bytes of its value. With a composed form they are an array of ItemResult."""
 
     name: str
     data: bytes
     form: str = "json"
     stored: dict[str, bytes] = {}
-    """For `items`: reference → bytes of the values that are held by reference."""
+    """For a composed form: reference → bytes of the values that are held by reference."""
 
 
 class RenderJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +100,8 @@ def _compiled(source: bytes) -> expressions.Template:
 
 
 def _value(bound: Bound) -> Any:
-    if bound.form == "items":
+    if bound.form in COMPOSED:
         results = msgspec.json.decode(bound.data, type=list[ItemResult])
         stored = {ref: msgspec.json.decode(data) for ref, data in bound.stored.items()}
-        return foreach_output(results, stored)
+        return COMPOSED[bound.form](results, stored)
     return msgspec.json.decode(bound.data)

@@ -20,7 +20,7 @@ from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.errors import AttemptError, HeadraceError
 from headrace.contracts.events import Order
 from headrace.runtime.blobs import BlobCache
-from headrace.runtime.values import item_refs
+from headrace.runtime.values import COMPOSED, item_refs
 from headrace_step_executor.render import Bound, Rendered, RenderJob, render
 from headrace_step_executor.render_worker import LENGTH
 from headrace_step_executor.tools.beneath import Workspace
@@ -68,13 +68,13 @@ class Rendering:
 
     async def _bound(self, name: str, value: Value, tenant: str) -> Bound:
         data = await self.bytes_of(value, tenant)
-        if value.form != "items":
+        if value.form not in COMPOSED:
             return Bound(name=name, data=data)
         if b'"ref"' not in data:  # nothing to fetch: whoever renders it decodes it
-            return Bound(name=name, data=data, form="items")
+            return Bound(name=name, data=data, form=value.form)
         results = decode_as(list[ItemResult], data)
         stored = {ref: await self._blobs.get(tenant, ref) for ref in item_refs(results)}
-        return Bound(name=name, data=data, form="items", stored=stored)
+        return Bound(name=name, data=data, form=value.form, stored=stored)
 
     async def bytes_of(self, value: Value, tenant: str) -> bytes:
         """The JSON bytes of a value, of one element where it names one. Raises HeadraceError."""

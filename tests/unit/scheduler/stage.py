@@ -165,7 +165,7 @@ class Stage:
         for path in self.run.unordered:
             inst = self.run.get(path)
             assert inst is not None
-            content = content_for(self.run, self.plan, path)
+            content = content_for(self.run, self.plan, path, now_ms=inst.scheduled_ms)
             assert content.sha == inst.input_sha, path
             found[path] = make_order(self.run, self.plan, inst, content)
         return found

@@ -53,12 +53,12 @@ def test_a_run_without_a_key_asks_nobody() -> None:
 def test_a_key_is_text_of_one_to_1024_characters() -> None:
     """A number becomes text; nothing and too much are refused, and so is an event where there was none."""
     numbered = plan({"one": tool()}, limits={"concurrency": {"key": "${{ 1 + 1 }}"}})
-    assert key_text(numbered, {}) == "2" and key_text(plan({"one": tool()}), {}) == ""
-    assert key_text(ONE, {"repo": "x" * 1024}) == "x" * 1024
+    assert key_text(numbered, {}, now_ms=NOON_MS) == "2" and key_text(plan({"one": tool()}), {}, now_ms=NOON_MS) == ""
+    assert key_text(ONE, {"repo": "x" * 1024}, now_ms=NOON_MS) == "x" * 1024
     for repo in ("", "x" * 1025):
         with pytest.raises(DataError, match="1 to 1024 characters"):
-            key_text(ONE, {"repo": repo})
+            key_text(ONE, {"repo": repo}, now_ms=NOON_MS)
     triggered = plan({"one": tool()}, limits={"concurrency": {"key": "r-${{ event.data.repo }}"}})
-    assert key_text(triggered, {}, {"data": {"repo": "main"}}) == "r-main"
+    assert key_text(triggered, {}, {"data": {"repo": "main"}}, now_ms=NOON_MS) == "r-main"
     with pytest.raises(ExpressionError):
-        key_text(triggered, {})
+        key_text(triggered, {}, now_ms=NOON_MS)

@@ -406,4 +406,7 @@ def test_a_claim_of_the_current_attempt_does_not_move_what_its_order_expects() -
     stage = unsafe()
     stage.claim("a")
     inst = stage.run.insts["a"]
-    assert make_order(stage.run, stage.plan, inst, content_for(stage.run, stage.plan, "a")).claim_seq == 0
+    assert (
+        make_order(stage.run, stage.plan, inst, content_for(stage.run, stage.plan, "a", now_ms=stage.now_ms)).claim_seq
+        == 0
+    )

@@ -93,7 +93,7 @@ def test_bindings_over_half_an_order_travel_by_reference_the_largest_first() -> 
     assert list(held) == ["steps.s3.output"]
     assert stage.blobs[held["steps.s3.output"]] == b'"' + b"3" * 60_000 + b'"'
     assert len(encode(order)) <= names.ORDER_BYTES_MAX
-    content = content_for(stage.run, stage.plan, "join")
+    content = content_for(stage.run, stage.plan, "join", now_ms=stage.now_ms)
     assert content.sha == stage.run.insts["join"].input_sha
     assert encode(make_order(stage.run, stage.plan, stage.run.insts["join"], content)) == encode(order)
 
@@ -124,7 +124,7 @@ def test_an_evaluation_that_reads_a_file_goes_where_the_workspace_is() -> None:
 
 
 def seen(stage: Stage, path: str, *reads: str, optional: frozenset[str] = frozenset()) -> dict[str, Any]:
-    return materialise(bind(stage.run, stage.plan, path, reads, optional))
+    return materialise(bind(stage.run, stage.plan, path, reads, optional, now_ms=stage.now_ms))
 
 
 def test_expressions_see_inputs_vars_and_the_run() -> None:
@@ -133,7 +133,7 @@ def test_expressions_see_inputs_vars_and_the_run() -> None:
     assert seen(stage, "a", "inputs", "vars", "run") == {
         "inputs": {"x": 2},
         "vars": {"v": 1},
-        "run": {"id": stage.run_id, "started_at": stage.run.created_ms, "labels": {"team": "core"}},
+        "run": {"id": stage.run_id, "started_at": stage.run.created_ms, "attempt": 1, "labels": {"team": "core"}},
     }
 
 
