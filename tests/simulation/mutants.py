@@ -9,9 +9,10 @@ from headrace.contracts import subjects
 from headrace.contracts.errors import UnknownOutcomeError
 from headrace.pipeline.plan import Plan
 from headrace_scheduler import state
+from headrace_scheduler.appending import Appender
 from headrace_scheduler.entries import Entry, InFlight
 from headrace_scheduler.messages import prefix_of
-from headrace_scheduler.partition import Partition
+from headrace_scheduler.publishing import Publisher
 from headrace_scheduler.state import Run
 from headrace_step_executor import attempt
 from headrace_step_executor.service import StepExecutor
@@ -40,9 +41,9 @@ def _no_version_check() -> Seam:
 
 
 def _timeout_is_failure() -> Seam:
-    original = Partition._resolve
+    original = Appender._resolve
 
-    async def resolve(self: Partition, entry: Entry, in_flight: InFlight, error: BaseException | None) -> None:
+    async def resolve(self: Appender, entry: Entry, in_flight: InFlight, error: BaseException | None) -> None:
         if not isinstance(error, UnknownOutcomeError):
             await original(self, entry, in_flight, error)
             return
@@ -52,16 +53,16 @@ def _timeout_is_failure() -> Seam:
         last = await self.shared.broker.last(self.stream, scope)
         entry.run.decision_seq = 0 if last is None else last.seq
         self._let_go(entry, in_flight)
-        await self.follow(entry.run.run)
+        self._timers.arm(entry, self.shared.clock.now_ms())
 
-    return Partition, "_resolve", resolve
+    return Appender, "_resolve", resolve
 
 
 def _orders_not_derived() -> Seam:
-    async def publish_missing(self: Partition, entry: Entry) -> None:
+    async def publish_missing(self: Publisher, entry: Entry) -> None:
         return None
 
-    return Partition, "_publish_missing", publish_missing
+    return Publisher, "publish_missing", publish_missing
 
 
 def _no_claim() -> Seam:

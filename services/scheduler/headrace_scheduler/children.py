@@ -127,7 +127,9 @@ async def _create(partition: "Partition", parent: Run, inst: Inst, begun: ev.Chi
         failed = Run(run=begun.child, tenant=parent.tenant, pipeline=begun.pipeline, defdigest=begun.defdigest)
         failed.status, failed.parent, failed.parent_path = "failed", parent.run, begun.path
         failed.failure = error.failure()
-        await partition.send(messages.child_reported(parent, failed, attempt=attempt, source=source, now_ms=now_ms))
+        await partition.publisher.send(
+            messages.child_reported(parent, failed, attempt=attempt, source=source, now_ms=now_ms)
+        )
         return
     creation = messages.Creation(
         run=begun.child,
@@ -155,7 +157,7 @@ async def _create(partition: "Partition", parent: Run, inst: Inst, begun: ev.Chi
     )
     outgoing = messages.first_decision(creation)
     prefix = subjects.run_prefix(parent.tenant, begun.pipeline, begun.child)
-    await partition.send(outgoing, Expected(0, subjects.decision_scope(prefix)))
+    await partition.publisher.send(outgoing, Expected(0, subjects.decision_scope(prefix)))
 
 
 def _was_published(partition: "Partition", run: Run, inst: Inst, what: str) -> bool:
@@ -174,7 +176,7 @@ async def _ensure_stopped(partition: "Partition", child_id: str) -> None:
     if child.ended or child.status == "cancelling" or child.controls:
         return
     target = messages.Target(child.tenant, child.pipeline, child.run)
-    await partition.send(
+    await partition.publisher.send(
         messages.control(
             target,
             "cancel",
@@ -191,7 +193,7 @@ async def _report(partition: "Partition", child: Run) -> None:
     inst = _waiting(partition, child)
     if child.ended and inst is not None:
         parent = partition.entries[child.parent].run
-        await partition.send(
+        await partition.publisher.send(
             messages.child_reported(
                 parent,
                 child,

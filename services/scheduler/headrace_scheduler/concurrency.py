@@ -65,7 +65,7 @@ async def follow(partition: "Partition", entry: "Entry") -> None:
         data = pseudo.KeyAsk(
             run=run.run, max=limit.max, on_excess=limit.on_excess, expires_ms=expires_ms, offer=entry.asks
         )
-    await partition.send(
+    await partition.publisher.send(
         pseudo_messages.key_told(
             ids.key_id(run.tenant, run.pipeline, run.key),
             data,

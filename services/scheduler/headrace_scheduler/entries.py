@@ -67,6 +67,15 @@ class Entry:
     stall: Stall | None = None
     """It must stop, and its history does not say so yet."""
 
+    def count(self, room: Room) -> None:
+        """Tell Room what is out; a decision in flight has been counted when it was sent."""
+        if self.in_flight is not None:
+            return
+        out = {} if self.run.ended else dict(self.run.out)
+        if out != self.counted:
+            room.count(self.run.tenant, self.counted, out)
+            self.counted = out
+
 
 @dataclass(slots=True)
 class Shared:

@@ -26,7 +26,8 @@ from headrace.runtime.eventlog import BusMessage, Subscription
 from headrace.runtime.presence import Presence
 from headrace_scheduler.entries import Entry, Shared
 from headrace_scheduler.orders import content_for, make_order
-from headrace_scheduler.partition import REPUBLISH_S, Partition
+from headrace_scheduler.partition import Partition
+from headrace_scheduler.publishing import REPUBLISH_S
 from headrace_scheduler.records import RUNNING, Inst, is_claimed
 
 log = logging.getLogger("headrace.scheduler")
@@ -307,7 +308,7 @@ class HandBack:
         )
         content = content_for(run, entry.plan, inst.path, now_ms=inst.scheduled_ms)
         order = make_order(run, entry.plan, inst, content)
-        await partition.publish_order(entry, msgspec.structs.replace(order, offer=inst.offer + 1))
+        await partition.publisher.publish_order(entry, msgspec.structs.replace(order, offer=inst.offer + 1))
 
 
 def _key(held: Held) -> Key:

@@ -7,13 +7,11 @@ them, never before: every reader, this one included, sees one order. At most one
 import asyncio
 import logging
 from collections import deque
-from heapq import heappop, heappush
 from typing import Final
 
 from headrace.contracts import codec, names, subjects
 from headrace.contracts import events as ev
 from headrace.contracts.errors import (
-    AppendConflictError,
     HeadraceError,
     MalformedMessageError,
     NewerSchemaError,
@@ -22,18 +20,18 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan
-from headrace.runtime import blobs
-from headrace.runtime.crashpoints import crashpoint
-from headrace.runtime.eventlog import Appended, Expected, Stored, Tail
+from headrace.runtime.eventlog import Stored, Tail
 from headrace.runtime.park import park
-from headrace_scheduler import children, damage, messages, snapshots
-from headrace_scheduler.decide import Decision, Limits, decide, next_due_ms
-from headrace_scheduler.entries import Entry, InFlight, Shared, Stall
-from headrace_scheduler.orders import content_for, make_order
+from headrace_scheduler import children, damage, snapshots
+from headrace_scheduler.appending import RETRY_S, Appender
+from headrace_scheduler.decide import Limits, decide, next_due_ms
+from headrace_scheduler.entries import Entry, Shared, Stall
 from headrace_scheduler.pace import FOLD_US, FOLLOW_US, Pace
 from headrace_scheduler.pseudos import Pseudos
+from headrace_scheduler.publishing import REPUBLISH_S, Publisher
 from headrace_scheduler.records import Run
 from headrace_scheduler.state import created, evolve
+from headrace_scheduler.timers import Timers
 
 log = logging.getLogger("headrace.scheduler")
 
@@ -43,9 +41,6 @@ IDLE_S: Final = 1.0
 """Longest wait without looking at timers and snapshots."""
 CATCHING_UP_S: Final = 0.02
 """Wait for messages while catching up: an empty partition is live at once."""
-RETRY_S: Final = 0.2
-REPUBLISH_S: Final = 5.0
-"""An order published this long ago and not seen in the log is published again; its id makes that harmless."""
 
 
 class Partition:
@@ -66,7 +61,9 @@ class Partition:
         self._tail: Tail | None = None
         self._unfolded: deque[Stored] = deque()
         self._touched: dict[str, None] = {}
-        self._timers: list[tuple[int, str]] = []
+        self._timers = Timers()
+        self.publisher = Publisher(shared)
+        self._appender = Appender(self.stream, shared, self._timers)
         self._folded = 0
         self._pace = Pace(shared.clock)
         self._snapshot_seq = 0
@@ -99,7 +96,7 @@ class Partition:
             self.pseudos.restore([*snapshot.schedules, *snapshot.keys])
             for run in snapshot.runs:
                 plan = await self.shared.plans.get(run.tenant, run.defdigest)
-                self._count(self._take(run, plan))
+                self._take(run, plan).count(self.shared.room)
         filters = (subjects.partition_filter(self.part),)
         self._tail = await self.shared.broker.tail(self.stream, filters, start_seq=self.seq + 1)
 
@@ -129,23 +126,13 @@ class Partition:
     def _wait_s(self) -> float:
         if not self.live:
             return CATCHING_UP_S
-        dues = [due for due in (self.pseudos.due_ms, self._timers[0][0] if self._timers else None) if due is not None]
+        dues = [due for due in (self.pseudos.due_ms, self._timers.next_ms) if due is not None]
         return min(IDLE_S, max(0.0, (min(dues) - self.shared.clock.now_ms()) / 1000)) if dues else IDLE_S
-
-    def _arm(self, entry: Entry, due_ms: int | None) -> None:
-        """Look at the run again at this instant. An older entry of the heap is skipped when it comes up."""
-        entry.due_ms = due_ms
-        if due_ms is not None:
-            heappush(self._timers, (due_ms, entry.run.run))
 
     def _touch_due(self) -> None:
         now_ms = self.shared.clock.now_ms()
-        while self._timers and self._timers[0][0] <= now_ms:
-            due_ms, run = heappop(self._timers)
-            entry = self.entries.get(run)
-            if entry is not None and entry.due_ms == due_ms:
-                entry.due_ms = None
-                self._touched[run] = None
+        for run in self._timers.pop_due(self.entries, now_ms):
+            self._touched[run] = None
 
     # --- folding -----------------------------------------------------------------------------------
 
@@ -193,8 +180,8 @@ class Partition:
         if isinstance(message, ev.RunDecided) and own is not None:
             entry.in_flight = None  # where it is another's decision, ours will be refused
             if counts and own.message is message:
-                await self._carry_out(entry, own)
-        self._count(entry)
+                await self.publisher.carry_out(entry, own)
+        entry.count(self.shared.room)
         self._touched[subject.run] = None
 
     async def _create(self, message: ev.RunMessage) -> Entry | None:
@@ -240,7 +227,7 @@ class Partition:
     def _forget(self, entry: Entry) -> None:
         """The run has ended and nobody waits for it here."""
         run = entry.run
-        self._count(entry)
+        entry.count(self.shared.room)
         del self.entries[run.run]
         if run.parent and run.parent in self.kin:
             self.kin[run.parent].pop(run.run, None)
@@ -257,15 +244,6 @@ class Partition:
             source=self.shared.source,
             now_ms=self.shared.clock.now_ms(),
         )
-
-    def _count(self, entry: Entry) -> None:
-        """Tell Room what is out; a decision in flight has been counted when it was sent."""
-        if entry.in_flight is not None:
-            return
-        out = {} if entry.run.ended else dict(entry.run.out)
-        if out != entry.counted:
-            self.shared.room.count(entry.run.tenant, entry.counted, out)
-            entry.counted = out
 
     # --- deciding ----------------------------------------------------------------------------------
 
@@ -286,20 +264,23 @@ class Partition:
         await children.follow(self, entry)
         if entry.run.ended:
             if children.is_awaited(self, entry):
-                self._arm(entry, self.shared.clock.now_ms() + int(REPUBLISH_S * 1000))  # the report may be lost
+                self._timers.arm(entry, self.shared.clock.now_ms() + int(REPUBLISH_S * 1000))  # the report may be lost
             else:
                 self._forget(entry)
             return
         if entry.in_flight is not None:
             return  # its outcome touches the run again
         if not self.shared.may_decide(self.part):
-            self._arm(entry, self.shared.clock.now_ms() + int(RETRY_S * 1000))
+            self._timers.arm(entry, self.shared.clock.now_ms() + int(RETRY_S * 1000))
             return
         if entry.stall is not None:
-            await self._send(entry, entry.stall.decision(entry.run.version + 1, self.shared.clock.now_ms()))
+            await self._appender.send(entry, entry.stall.decision(entry.run.version + 1, self.shared.clock.now_ms()))
             return
-        await self._publish_missing(entry)
-        await self._decide(entry)
+        failure = await self.publisher.publish_missing(entry)
+        if failure is None:
+            await self._decide(entry)
+        else:
+            self._stall(entry, failure, self.seq)
 
     async def _decide(self, entry: Entry) -> None:
         run, clock = entry.run, self.shared.clock
@@ -323,144 +304,10 @@ class Partition:
                 again_ms = now_ms + int(REPUBLISH_S * 1000)
                 due_ms = again_ms if due_ms is None else min(due_ms, again_ms)
             if due_ms != entry.due_ms:
-                self._arm(entry, due_ms)
+                self._timers.arm(entry, due_ms)
             return
         entry.lost.clear()
-        await self._send(entry, decision)
-
-    async def _send(self, entry: Entry, decision: Decision) -> None:
-        outgoing, message = messages.decided(entry.run, decision, source=self.shared.source)
-        entry.in_flight = in_flight = InFlight(outgoing.id, outgoing.body, message, decision)
-        expected_out = dict(entry.run.out)
-        for order in decision.orders.values():
-            expected_out[order.queue] = expected_out.get(order.queue, 0) + 1
-        self.shared.room.count(entry.run.tenant, entry.counted, expected_out)
-        entry.counted = expected_out
-        if decision.blobs:
-            self.shared.supervisor.spawn(self._store_then_send(entry, in_flight, outgoing), "scheduler.blobs")
-        else:
-            await self._append(entry, in_flight, outgoing)
-
-    async def _store_then_send(self, entry: Entry, in_flight: InFlight, outgoing: messages.Outgoing) -> None:
-        """Values before the decision that names them."""
-        try:
-            async with asyncio.timeout(names.UNKNOWN_RESOLVE_S):
-                for ref, data in in_flight.decision.blobs:
-                    await blobs.put(self.shared.broker, entry.run.tenant, ref.partition("/")[0], data)
-        except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
-            log.warning("decision.blobs_failed", extra={"run_id": entry.run.run, "why": str(error)})
-            self._let_go(entry, in_flight)
-            return
-        await self._append(entry, in_flight, outgoing)
-
-    async def _append(self, entry: Entry, in_flight: InFlight, outgoing: messages.Outgoing) -> None:
-        run = entry.run
-        expected = Expected(run.decision_seq, subjects.decision_scope(messages.prefix_of(run)))
-        crashpoint("before_decision")
-        try:
-            future = await self.shared.broker.publish(
-                outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=expected
-            )
-        except RetryableError as error:
-            log.warning("decision.not_sent", extra={"run_id": run.run, "why": str(error)})
-            self._let_go(entry, in_flight)
-            return
-        future.add_done_callback(lambda done: self._sent(entry, in_flight, done))
-
-    def _sent(self, entry: Entry, in_flight: InFlight, done: "asyncio.Future[Appended]") -> None:
-        """The broker has answered, or has not. After a success the tail shows the decision."""
-        if done.cancelled() or entry.in_flight is not in_flight:
-            return
-        if done.exception() is None:
-            in_flight.seq = done.result().seq
-            return
-        self.shared.supervisor.spawn(self._resolve(entry, in_flight, done.exception()), "scheduler.resolve")
-
-    async def _resolve(self, entry: Entry, in_flight: InFlight, error: BaseException | None) -> None:
-        """A refused or unanswered decision: wait until the tail has shown all that the leader holds, then go on.
-
-        Whatever the outcome was, the next decision carries the sequence folded last, so that at most one is stored.
-        """
-        run, clock = entry.run, self.shared.clock
-        if not isinstance(error, AppendConflictError | RetryableError | UnknownOutcomeError):
-            log.error("decision.failed", extra={"run_id": run.run}, exc_info=error)
-        log.info("decision.unresolved", extra={"run_id": run.run, "version": run.version + 1, "why": str(error)})
-        scope = subjects.decision_scope(messages.prefix_of(run))
-        deadline_s = clock.monotonic_s() + names.UNKNOWN_RESOLVE_S
-        while entry.in_flight is in_flight and clock.monotonic_s() < deadline_s:
-            try:
-                last = await self.shared.broker.last(self.stream, scope)
-            except (RetryableError, UnknownOutcomeError):
-                await clock.sleep(RETRY_S)
-                continue
-            if last is None or last.seq <= run.decision_seq:
-                break
-            await clock.sleep(0.02)
-        self._let_go(entry, in_flight)
-
-    def _let_go(self, entry: Entry, in_flight: InFlight) -> None:
-        if entry.in_flight is in_flight:
-            entry.in_flight = None
-            self._count(entry)
-            self._arm(entry, self.shared.clock.now_ms() + int(RETRY_S * 1000))
-
-    # --- what follows a decision -------------------------------------------------------------------
-
-    async def _carry_out(self, entry: Entry, own: InFlight) -> None:
-        """What follows from a decision that has just been seen in the log."""
-        try:
-            await self._publish_orders(entry, own)
-            await self._revoke(entry, own.decision)
-        except RetryableError as error:  # the decision is folded; what state wants goes out as missing, later
-            log.warning("orders.wait", extra={"run_id": entry.run.run, "why": str(error)})
-
-    async def _publish_orders(self, entry: Entry, own: InFlight) -> None:
-        crashpoint("between_decision_and_orders")
-        inside = own.decision.order
-        for path, order in own.decision.orders.items():
-            inst = entry.run.get(path)
-            if inst is None or (inside is not None and path == inside.path):
-                continue
-            await self.publish_order(entry, messages.at_decision(order, own.id, own.decision.version))
-
-    async def _revoke(self, entry: Entry, decision: Decision) -> None:
-        """Tell executors which attempts are over for the engine. Only spares work: what they report is not folded."""
-        revoke = messages.revocation(entry.run, decision)
-        if revoke is not None and self.shared.broker.connected:
-            await self.shared.broker.send(subjects.REVOKE, codec.encode(revoke))
-
-    async def _publish_missing(self, entry: Entry) -> None:
-        """Orders that state wants and the log has not shown: after a takeover, or when a publish was lost."""
-        now_s = self.shared.clock.monotonic_s()
-        for path in list(entry.run.unordered):
-            inst = entry.run.get(path)
-            assert inst is not None, path
-            at_s = entry.published.get((path, inst.attempt, inst.want_offer))
-            if at_s is not None and now_s - at_s < REPUBLISH_S:
-                continue
-            content = content_for(entry.run, entry.plan, path, now_ms=inst.scheduled_ms)
-            if inst.input_sha and content.sha != inst.input_sha:
-                failure = Failure(code="internal", message=f"{path}: deriving the order again gave another input")
-                self._stall(entry, failure, self.seq)
-                return
-            for ref, data in content.blobs:
-                await blobs.put(self.shared.broker, entry.run.tenant, ref.partition("/")[0], data)
-            await self.publish_order(entry, make_order(entry.run, entry.plan, inst, content))
-
-    async def publish_order(self, entry: Entry, order: ev.Order) -> None:
-        """Send an order; whether it is stored shows in the tail."""
-        entry.published[(order.path, order.attempt, order.offer)] = self.shared.clock.monotonic_s()
-        if len(entry.published) > 4 * max(64, len(entry.run.active)):
-            wanted = {(path, inst.attempt, inst.want_offer) for path, inst in entry.run.insts.items()}
-            entry.published = {key: at for key, at in entry.published.items() if key in wanted}
-        await self.send(messages.ordered(entry.run, order, source=self.shared.source))
-
-    async def send(self, outgoing: messages.Outgoing, expected: Expected | None = None) -> None:
-        """Append without waiting. A failure is logged; the sweep publishes again what is still missing."""
-        future = await self.shared.broker.publish(
-            outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=expected
-        )
-        future.add_done_callback(_log_failure)
+        await self._appender.send(entry, decision)
 
     def _stall(self, entry: Entry, failure: Failure, seq: int) -> None:
         """Stop one run, loudly, with the reason in its history: the first one found."""
@@ -493,8 +340,3 @@ class Partition:
 
 def _bug(error: Exception) -> Failure:
     return Failure(code="internal", message=f"{type(error).__name__}: {error}"[:2000])
-
-
-def _log_failure(done: "asyncio.Future[Appended]") -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
-        log.info("publish.failed", extra={"why": f"{type(error).__name__}: {error}"})
