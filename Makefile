@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready-dev
 SETUP_RUN := $(VENV)/.ready-run
 
-.PHONY: setup demo test lint unit proto simulate fuzz soak bench bench-quick clean
+.PHONY: setup demo test lint unit proto simulate fuzz soak node bench bench-quick clean
 
 setup: $(SETUP)
 
@@ -54,6 +54,11 @@ SOAK ?= 100
 SOAK_PARTS ?= tests/chaos tests/e2e/test_kill.py tests/e2e/test_up.py
 soak: $(SETUP)
 	HEADRACE_SOAK=$(SOAK) $(BIN)/pytest $(SOAK_PARTS) -m "slow or not slow" --timeout 600 --session-timeout 3600
+
+# What needs Node: the example worker in another language. `make test` does without.
+node: $(SETUP)
+	npm ci --no-audit --no-fund --prefix examples/node-worker
+	$(BIN)/pytest tests/e2e/test_node_worker.py -m slow
 
 bench bench-quick: $(SETUP)
 	$(BIN)/python -m tests.benchmarks.run

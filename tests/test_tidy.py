@@ -18,6 +18,7 @@ DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "mana
 
 CONFIGURED = ("monitor", "scheduler", "session_store", "tool_registry")
 TESTED_BY = {
+    "headrace/client/service_protocol": "integration/client/test_worker.py",
     # the parts of the importer are tested by what becomes of old files
     "headrace/pipeline/importer/cel_forms": "unit/pipeline/importer/test_formula.py",
     "headrace/pipeline/importer/claude_options": "unit/pipeline/importer/test_model_steps.py",

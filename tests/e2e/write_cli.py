@@ -13,6 +13,7 @@ COMMANDS = (
     ("submit", "runs", "show", "watch", "events", "export", "explain", "diff"),
     ("cancel", "pause", "resume"),
     ("deploy", "retire", "triggers", "triggers pause", "triggers resume", "triggers backfill"),
+    ("worker",),
     ("services", "doctor", "service", "admin migrate"),
 )
 HEAD = """# The `headrace` command

@@ -400,6 +400,22 @@ def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
 
 
 @app.command()
+def worker(
+    module: Annotated[str, typer.Argument(metavar="MODULE", help="A Python file, `my_tools.py`, or a module.")],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Instead of the module's, for discovery.", show_default=False)
+    ] = "",
+    max_calls: Annotated[int, typer.Option("--max-calls", min=1, max=1000, help="Calls that run at a time.")] = 16,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Serve the tools of a Python file until Ctrl-C. Several workers share the calls."""
+    from headrace.cli.worker import worker_command
+
+    raise _Ended(worker_command(module, name=name, max_calls=max_calls, data_dir=data_dir, as_json=as_json))
+
+
+@app.command()
 def service(name: Annotated[str, typer.Argument(metavar="NAME", help="E.g. scheduler.")]) -> None:
     """Run one service in this process; the environment configures it."""
     from headrace.cli.local import service_command

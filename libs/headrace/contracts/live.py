@@ -59,11 +59,17 @@ class CurrentAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request to a service: `id` makes a retry the same request."""
+    """A request to a service or a tool: `id` makes a retry the same request.
+
+    A tool's call has the id `<run>/<step instance>/<attempt>`; what stands before the last `/` is the same for all
+    attempts.
+    """
 
     id: str
     tenant: str
     data: msgspec.Raw
+    timeout_ms: int = 0
+    """How long the caller waits; 0 where the service has a bound of its own."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

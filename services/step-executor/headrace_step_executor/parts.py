@@ -10,6 +10,7 @@ from headrace.runtime.clock import Clock
 from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import Broker
 from headrace.runtime.supervisor import Supervisor
+from headrace.runtime.threads import DaemonThreads
 from headrace_step_executor.attempt import Attempts, Places
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.config import Config
@@ -18,7 +19,6 @@ from headrace_step_executor.providers.registry import Providers
 from headrace_step_executor.rendering import Rendering
 from headrace_step_executor.service import Parts, StepExecutor
 from headrace_step_executor.state import Catalogue
-from headrace_step_executor.threads import DaemonThreads
 from headrace_step_executor.tool_calls import ToolCalls
 from headrace_step_executor.tools.addresses import allow_list
 from headrace_step_executor.tools.call import ToolFunction

@@ -169,6 +169,7 @@ class ToolCalls:
                 id=f"{ids.idempotency_key(message.runid, order.path)}/{order.attempt}",
                 tenant=message.tenant,
                 data=msgspec.Raw(codec.encode_value(tool.args)),
+                timeout_ms=max(1, int(limit_s * 1000)),
             )
         )
         if len(body) > names.ORDER_BYTES_MAX:

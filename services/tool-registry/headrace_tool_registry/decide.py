@@ -13,12 +13,15 @@ from headrace.contracts.errors import ConflictError, DataError, NotFoundError
 from headrace.contracts.events import ToolDisabled, ToolName, ToolRegistered, ToolSpec
 from headrace.contracts.ids import event_id
 from headrace.pipeline import json_schemas
+from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
 from headrace_tool_registry.state import Catalogue
 
 TOOL_RE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.[a-z][a-z0-9_-]{0,31}){0,3}")
 VERSION_RE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}")
 EFFECTS: Final = ("pure", "idempotent", "at_most_once")
 RISKS: Final = ("read", "write", "outbound", "exec")
+OWN_NAMESPACES: Final = tuple(sorted({f"{name.partition('.')[0]}." for name in BUILTIN_TOOLS}))
+"""What is called so is built in: a worker must not stand in for `fs.read`, newer or not."""
 SPEC_BYTES_MAX: Final = 256 * 1024
 """A larger schema is a mistake; every model call that may use the tool would carry it."""
 
@@ -104,6 +107,10 @@ def _check(spec: ToolSpec) -> None:
             (not VERSION_RE.fullmatch(spec.version), f"version {spec.version[:80]!r} must match {VERSION_RE.pattern}"),
             (spec.effect not in EFFECTS, f"effect {spec.effect[:80]!r} is none of {', '.join(EFFECTS)}"),
             (spec.risk not in RISKS, f"risk {spec.risk[:80]!r} is none of {', '.join(RISKS)}"),
+            (
+                spec.endpoint != subjects.BUILTIN and spec.tool.startswith(OWN_NAMESPACES),
+                f"tool {spec.tool[:80]!r}: {', '.join(OWN_NAMESPACES)} are for built-in tools; take another name",
+            ),
             (
                 not names.DURATION_MS_MIN <= spec.timeout_ms <= names.DURATION_MS_MAX,
                 f"timeout_ms {spec.timeout_ms} is outside {names.DURATION_MS_MIN} to {names.DURATION_MS_MAX}",

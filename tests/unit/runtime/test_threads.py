@@ -8,11 +8,11 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from headrace_step_executor.threads import DaemonThreads
+from headrace.runtime.threads import DaemonThreads
 
 HANGS = """
 import threading
-from headrace_step_executor.threads import DaemonThreads
+from headrace.runtime.threads import DaemonThreads
 threads = DaemonThreads(2, name="t")
 began = threading.Event()
 threads.submit(lambda: (began.set(), threading.Event().wait(60)))
