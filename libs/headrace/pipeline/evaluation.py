@@ -124,6 +124,7 @@ def compile_expression(source: str, *, loops: Mapping[str, str] | None = None) -
         raise RefusedExpressionError(source, faults) from None
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LOOP_WORD = re.compile(rf"\b(?:{'|'.join(LOOP_NAMES)})(?:_\d+)?\b")
 
 
@@ -147,6 +148,9 @@ def _compiled(source: str) -> Expression:
     if len(_DOUBLING.findall(source)) > DOUBLINGS_MAX:
         text = f"more than {DOUBLINGS_MAX} of `optMap` and `optFlatMap`"
         raise RefusedExpressionError(source[:80], (Fault((), 0, text, "each of them doubles the expression"),))
+    if (lone := _SURROGATE.search(source)) is not None:
+        fault = Fault((), lone.start(), "half of a surrogate pair is no character")
+        raise RefusedExpressionError(_SURROGATE.sub("\ufffd", source), (fault,))
     return _path_expression(source) or _cel_expression(source)
 
 

@@ -177,3 +177,12 @@ def test_a_constant_expression_is_its_value() -> None:
         expression = constant_expression(value)
         assert evaluate(expression, {}) == value
         assert evaluate(compile_expression(expression.source), {}) == value
+
+
+def test_half_of_a_surrogate_pair_is_refused_at_its_place() -> None:
+    """No file can hold one, and the library raises on it: found by the fuzzer."""
+    with pytest.raises(RefusedExpressionError) as caught:
+        compile_expression("inputs.a + 'x\ud800'")
+    (fault,) = caught.value.faults
+    assert (fault.offset, fault.text) == (13, "half of a surrogate pair is no character")
+    str(caught.value).encode()
