@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from headrace.pipeline.schema import SCHEMA
 from tests.unit.pipeline.test_bad_files import FILES
 from tests.unit.pipeline.test_loader import ALIAS_BOMB, BAD, MERGE_BOMB
 from tests.unit.pipeline.test_mermaid import TEXT as DRAWN
 from tests.unit.pipeline.test_numbering import NESTED
 from tests.unit.pipeline.test_overview import TEXT as PLANNED
-
-from headrace.pipeline.schema import SCHEMA
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden" / "expressions.json"
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
@@ -50,7 +50,14 @@ TYPED: Final = {
     ),
     "text": (
         *("'x'", "inputs.t", '"é😀"', "''", "item.t", "lower(text)", "upper(text)", "trim(text)", "sha256(text)"),
-        *("(text + text)", "join(list)", "join(list, text)", "text(list)", "replace(text, text, text)", "string(number)"),
+        *(
+            "(text + text)",
+            "join(list)",
+            "join(list, text)",
+            "text(list)",
+            "replace(text, text, text)",
+            "string(number)",
+        ),
         *("substring(text, number)", "text(any)", "coalesce(null, text)"),
     ),
     "test": (

@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.fuzz import inputs
-
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.bundle import load_text
 from headrace.pipeline.compile import compile_plan
@@ -27,6 +25,7 @@ from headrace.pipeline.loader import load_bytes
 from headrace.pipeline.mermaid import mermaid
 from headrace.pipeline.overview import overview
 from headrace.pipeline.problems import CODES, RefusedDefinitionError
+from tests.fuzz import inputs
 
 PIECE: Final = 20_000
 """Inputs of one process: its memory is measured at the end of each."""

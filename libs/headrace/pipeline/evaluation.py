@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from headrace.contracts.errors import ExpressionError
-from headrace.pipeline import cel_library, collecting, scanner
+from headrace.pipeline import cel_library, collecting, optionals, scanner
 from headrace.pipeline.cel_library import COMPILED_ROOTS, LOOP_NAMES, RESERVED, ROOTS, environment
 from headrace.pipeline.expression_faults import Fault, RefusedExpressionError, faults_of, without_code
 from headrace.pipeline.functions import as_text, kind_of
@@ -227,8 +227,12 @@ def _kind_of(skeleton: str) -> _Kind | None:
 
 def _kind_or_refusal(source: str) -> _Kind:
     compiled = _checked(source, source)
+    serialized = compiled.serialize()
+    if (place := optionals.misplaced(serialized)) is not None:
+        fault = Fault((), place, "an optional value stands where a value is needed", "end it with `.orValue(…)`")
+        raise RefusedExpressionError(source, (fault,))
     try:
-        analysis = analyse(compiled.serialize())
+        analysis = analyse(serialized)
     except TooManyNodesError as error:
         text = f"the expression is too large: {error}"
         fault = Fault((), _start(source), text, "do it in steps, or in a tool")

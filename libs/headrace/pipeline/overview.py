@@ -104,6 +104,7 @@ def _step(plan: Plan, node: Node, level: int, values: Mapping[str, Any]) -> dict
             "fallback": _fallback(plan, node),
             "compensate": None if node.compensate is None else names[node.compensate].id,
             "priority": node.priority or None,
+            "labels": dict(node.labels) or None,
             "artifacts": list(node.artifacts) or None,
             "secrets": list(node.secrets) or None,
             "calls": _calls(plan, node, values),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-class _Kind:
+class Form:
     """Numbers of the fields of an `Expr`, which tell what it is."""
 
     CONST, IDENT, SELECT, CALL, LIST, STRUCT, COMPREHENSION = 3, 4, 5, 6, 7, 8, 9
@@ -52,7 +52,7 @@ class Analysis:
 Wire = list[tuple[int, "int | bytes"]]
 
 
-def _wire(data: bytes) -> Wire:
+def wire(data: bytes) -> Wire:
     """The fields of a message. Single-byte numbers, nearly all, take the short way: this is half of a compile."""
     fields: Wire = []
     at, end = 0, len(data)
@@ -92,12 +92,30 @@ def _all(fields: Wire, number: int) -> Iterator[bytes]:
     return (value for found, value in fields if found == number and isinstance(value, bytes))
 
 
-def _first(fields: Wire, number: int) -> bytes:
+def first(fields: Wire, number: int) -> bytes:
+    """The first field of this number; empty when there is none."""
     return next(_all(fields, number), b"")
 
 
-def _text(fields: Wire, number: int) -> str:
-    return _first(fields, number).decode()
+def text(fields: Wire, number: int) -> str:
+    """The same as text."""
+    return first(fields, number).decode()
+
+
+def children(kind: int, inner: Wire) -> list[bytes]:
+    """The expressions that a node is made of, in the order of their fields."""
+    match kind:
+        case Form.SELECT:
+            return [first(inner, 1)]
+        case Form.CALL:
+            return [*_all(inner, 1), *_all(inner, 3)]
+        case Form.LIST:
+            return [*_all(inner, 1)]
+        case Form.STRUCT:
+            return [side for entry in _all(inner, 2) for number in (3, 4) for side in _all(wire(entry), number)]
+        case Form.COMPREHENSION:
+            return [part for number in (2, 4, 5, 6, 7) for part in _all(inner, number)]
+    return []
 
 
 def analyse(serialized: bytes) -> Analysis:
@@ -107,7 +125,7 @@ def analyse(serialized: bytes) -> Analysis:
         TooManyNodesError: more than `NODES_MAX` nodes.
     """
     analysis = Analysis()
-    _Walker(analysis).visit(_one_field(_first(_wire(serialized), 2), 4), frozenset())
+    _Walker(analysis).visit(_one_field(first(wire(serialized), 2), 4), frozenset())
     return analysis
 
 
@@ -127,9 +145,9 @@ def _one_field(data: bytes, number: int) -> bytes:
 
 def _node(expr: bytes) -> tuple[int, Wire]:
     """What kind of node this is, and its fields; kind 0 for nothing."""
-    for number, value in _wire(expr):
+    for number, value in wire(expr):
         if number != 2 and isinstance(value, bytes):
-            return number, _wire(value) if number != _Kind.CONST else []
+            return number, wire(value) if number != Form.CONST else []
     return 0, []
 
 
@@ -142,22 +160,22 @@ class _Walker:
     def visit(self, expr: bytes, bound: frozenset[str]) -> None:
         """Add what the expression below reads; `bound` are the variables of the comprehensions around."""
         kind, inner = _node(expr)
-        if kind in (_Kind.IDENT, _Kind.SELECT, _Kind.CALL) and self._variable(kind, inner, bound):
+        if kind in (Form.IDENT, Form.SELECT, Form.CALL) and self._variable(kind, inner, bound):
             return
         self._count()
         match kind:
-            case _Kind.SELECT:
-                self.visit(_first(inner, 1), bound)
-            case _Kind.CALL:
+            case Form.SELECT:
+                self.visit(first(inner, 1), bound)
+            case Form.CALL:
                 self._call(inner, bound)
-            case _Kind.LIST:
+            case Form.LIST:
                 for element in _all(inner, 1):
                     self.visit(element, bound)
-            case _Kind.STRUCT:
+            case Form.STRUCT:
                 for entry in _all(inner, 2):
-                    for side in (*_all(_wire(entry), 3), *_all(_wire(entry), 4)):
+                    for side in (*_all(wire(entry), 3), *_all(wire(entry), 4)):
                         self.visit(side, bound)
-            case _Kind.COMPREHENSION:
+            case Form.COMPREHENSION:
                 self._comprehension(inner, bound)
 
     def _count(self, nodes: int = 1) -> None:
@@ -167,21 +185,21 @@ class _Walker:
             raise TooManyNodesError(msg)
 
     def _call(self, call: Wire, bound: frozenset[str]) -> None:
-        self.analysis.functions.add(_text(call, 2))
+        self.analysis.functions.add(text(call, 2))
         for argument in (*_all(call, 1), *_all(call, 3)):
             self.visit(argument, bound)
 
     def _comprehension(self, parts: Wire, bound: frozenset[str]) -> None:
-        range_expr = _first(parts, 2)
-        makes_list = any(number == _Kind.LIST for number, _ in _wire(_first(parts, 4)))
+        range_expr = first(parts, 2)
+        makes_list = any(number == Form.LIST for number, _ in wire(first(parts, 4)))
         self.analysis.makes_list |= makes_list
         self.visit(range_expr, bound)
-        variable = _text(parts, 1)
-        inside = bound | {variable, _text(parts, 3), _text(parts, 8)}
+        variable = text(parts, 1)
+        inside = bound | {variable, text(parts, 3), text(parts, 8)}
         for number in (4, 5, 6, 7):
-            self.visit(_first(parts, number), inside)
+            self.visit(first(parts, number), inside)
         if makes_list and self.measures_growth:
-            self._grow(variable, _element(_first(parts, 6)), inside)
+            self._grow(variable, _element(first(parts, 6)), inside)
 
     def _grow(self, variable: str, element: bytes, bound: frozenset[str]) -> None:
         """Multiply the growth by how often the same part of an item stands in what is made of it."""
@@ -199,19 +217,19 @@ class _Walker:
         steps: list[tuple[str, bool]] = []
         computed: list[bytes] = []
         length = 1
-        while kind != _Kind.IDENT:
-            if kind == _Kind.SELECT:
+        while kind != Form.IDENT:
+            if kind == Form.SELECT:
                 tested = any(found == 3 and is_set for found, is_set in inner)
-                steps.append((_text(inner, 2), tested))
-                target = _first(inner, 1)
-            elif kind == _Kind.CALL and _text(inner, 2) in ("_[_]", "_?._", "_[?_]"):
+                steps.append((text(inner, 2), tested))
+                target = first(inner, 1)
+            elif kind == Form.CALL and text(inner, 2) in ("_[_]", "_?._", "_[?_]"):
                 target, key = _all(inner, 3)
                 constant = _constant_text(key)
                 if constant is None:
                     computed.append(key)
                     steps = []  # what lies below a computed index is not known
                 else:
-                    steps.append((constant, _text(inner, 2) != "_[_]"))
+                    steps.append((constant, text(inner, 2) != "_[_]"))
             else:
                 return False
             kind, inner = _node(target)
@@ -219,7 +237,7 @@ class _Walker:
             if length > NODES_MAX:
                 msg = f"more than {NODES_MAX} syntax nodes"
                 raise TooManyNodesError(msg)
-        name = _text(inner, 1)
+        name = text(inner, 1)
         self._count(length)
         for key in computed:
             self.visit(key, bound)
@@ -235,15 +253,15 @@ class _Walker:
 
 def _element(loop_step: bytes) -> bytes:
     """What `map` and `filter` add to their list: `accu + [element]`, perhaps under a condition."""
-    call = _wire(_first(_wire(loop_step), _Kind.CALL))
+    call = wire(first(wire(loop_step), Form.CALL))
     arguments = [*_all(call, 3)]
-    if _text(call, 2) == "_?_:_":
+    if text(call, 2) == "_?_:_":
         return _element(arguments[1])
-    listed = _wire(_first(_wire(arguments[1]), _Kind.LIST)) if len(arguments) == 2 else []
-    return _first(listed, 1)
+    listed = wire(first(wire(arguments[1]), Form.LIST)) if len(arguments) == 2 else []
+    return first(listed, 1)
 
 
 def _constant_text(expr: bytes) -> str | None:
-    constant = _first(_wire(expr), _Kind.CONST)
-    fields = _wire(constant)
-    return _text(fields, 6) if any(number == 6 for number, _ in fields) else None
+    constant = first(wire(expr), Form.CONST)
+    fields = wire(constant)
+    return text(fields, 6) if any(number == 6 for number, _ in fields) else None

@@ -1,6 +1,7 @@
 """Whatever bytes and expressions come: a value or a refusal, soon, and the same each time.
 
-`make fuzz` runs a million of each; the number here is what continuous integration has time for.
+The number here is what continuous integration has time for, and what fails is made small. `make fuzz` has a million of
+its own (tests/fuzz), without the cost of making them small.
 """
 
 import copy

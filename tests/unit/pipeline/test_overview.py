@@ -77,3 +77,11 @@ def test_limits_and_triggers_are_told() -> None:
     ]
     assert found["outputs"] == {"r": "${{ steps.end.output }}"}
     assert found == seen()
+
+
+def test_labels_and_priority_are_shown_where_a_step_has_them() -> None:
+    """What groups steps for people is of use only where they can see it."""
+    text = "pipeline: p\nsteps:\n  a: {wait: {for: 1s}, labels: {team: core}, priority: 3}\n  b: {wait: {for: 1s}}\n"
+    first, second = overview(load_text(text).plan)["steps"]
+    assert (first["labels"], first["priority"]) == ({"team": "core"}, 3)
+    assert not {"labels", "priority"} & second.keys()
