@@ -26,6 +26,7 @@ from headrace.runtime.supervisor import Supervisor
 from headrace.runtime.values import foreach_output, item_refs
 from headrace_step_executor.config import Config
 from headrace_step_executor.parts import Surroundings, build_executor
+from headrace_step_executor.providers.messages import TextPart
 from headrace_step_executor.providers.protocol import GenerateRequest, GenerateResponse, OnDelta
 from headrace_step_executor.tools.call import ToolCall, refuse, try_later
 from tests.simulation import faults as f
@@ -248,13 +249,13 @@ class PlayProvider:
         self, request: GenerateRequest, *, deadline_s: float, on_delta: OnDelta | None = None
     ) -> GenerateResponse:
         """See Provider."""
-        seen = {"messages": [[one.role, one.content] for one in request.messages], "model": request.model}
+        seen = {"messages": [[one.role, one.said] for one in request.messages], "model": request.model}
         seen |= {"max_tokens": request.max_tokens, "temperature": request.temperature, "options": request.options}
         run, _, path = request.key.partition("/")
         call = Call(run, path, request.attempt, seen, request.key, self.host.name, self.host.loop.time())
         await self.outside.do(self.host, call, request.options)
         return GenerateResponse(
-            text=request.messages[-1].content,
+            parts=(TextPart(text=request.messages[-1].said),),
             model=f"play/{request.model}",
             finish_reason="stop",
             usage=ev.Usage(input_tokens=3, output_tokens=2, model=f"play/{request.model}"),

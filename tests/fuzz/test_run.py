@@ -4,6 +4,7 @@ import faulthandler
 from typing import Any
 
 import pytest
+
 from tests.fuzz import inputs, run
 
 
