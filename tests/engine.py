@@ -53,10 +53,12 @@ async def running(kind: Any, broker: Broker, instance: str, **more: Any) -> Asyn
             await service.stop()
 
 
-async def command(broker: Broker, verb: str, data: dict[str, Any], *, command_id: str) -> ev.StoredMessage:
+async def command(
+    broker: Broker, verb: str, data: dict[str, Any], *, command_id: str, within_s: float = 5
+) -> ev.StoredMessage:
     """Send a command as plain JSON, and give its outcome."""
     await broker.append(subjects.command("default", verb), json.dumps(data).encode(), msg_id=command_id)
-    return await outcome(broker, command_id)
+    return await outcome(broker, command_id, within_s=within_s)
 
 
 async def outcome(broker: Broker, command_id: str, *, within_s: float = 5) -> ev.StoredMessage:

@@ -107,6 +107,7 @@ TESTED_BY = {
     "headrace_scheduler/service": "chaos/test_takeover.py",
     "headrace_step_executor/presence": "integration/executor/test_service.py",
     "headrace_scheduler/children": "unit/scheduler/test_decide.py",
+    "headrace_scheduler/serving": "integration/services/test_secrets.py",
     "headrace_scheduler/draft": "unit/scheduler/test_decide.py",
     "headrace_scheduler/entries": "unit/scheduler/test_decide.py",
     "headrace_scheduler/handback": "simulation/test_recovery.py",

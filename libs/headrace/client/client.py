@@ -39,6 +39,8 @@ OUTCOME_WITHIN_S: Final = 30.0
 LOOK_EVERY_S: Final = 1.0
 """The outcome is heard as it is written; where that was missed it is read."""
 BATCH: Final = 256
+CONFIGURED: Final = frozenset({"secret_missing"})
+"""Reasons that only a change of the configuration takes away."""
 
 
 class Change(NamedTuple):
@@ -50,7 +52,8 @@ class Change(NamedTuple):
 
 
 class CommandRefusedError(TerminalError):
-    """A command changed nothing. `reasons` has every reason. Exit code 65, or 75 where trying later may help."""
+    """A command changed nothing. `reasons` has every reason. Exit code 65, 75 where trying later may help, 78 where
+    the cluster is not configured for it."""
 
     code = "refused"
 
@@ -59,8 +62,10 @@ class CommandRefusedError(TerminalError):
         super().__init__("; ".join(f"{reason.code}: {reason.message}" for reason in reasons))
 
     @property
-    def exit_code(self) -> int:  # type: ignore[override]  # the class has one number, a refusal one of two
+    def exit_code(self) -> int:  # type: ignore[override]  # the class has one number, a refusal one of three
         """See HeadraceError."""
+        if any(reason.code in CONFIGURED for reason in self.reasons):
+            return names.EXIT_CONFIG
         later = bool(self.reasons) and all(reason.retryable for reason in self.reasons)
         return names.EXIT_TRY_LATER if later else names.EXIT_DATA
 

@@ -75,6 +75,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sequence of the previous attempt's claim, 0 if none: what this attempt's claim expects."""
     workspace: bool = False
     artifacts: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Names of secrets that the template reads: the executor has their values, and nobody else."""
 
 
 # --- stored messages ---------------------------------------------------------------------------

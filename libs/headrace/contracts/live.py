@@ -34,6 +34,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything in hand; on every tenth beat and on request."""
     queues: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """`<tenant>/<name>` of secrets that an executor has."""
     partitions: tuple[int, ...] = ()
     leaving: bool = False
     """The last beat of a process that stops: its orders are handed back, there is nothing to suspect."""

@@ -27,7 +27,6 @@ PENDING: Final[Mapping[str, str]] = {
     "llm.stream": _MODELS,
     "llm.allow_unpriced": _COST,
     "name:models": _MODELS,
-    "name:secrets": "secrets in executors",
     "name:event": "the event of a run",
 }
 """Entry → what it waits for. A key that only stands beside a pending one (`carry` beside `while`) needs no entry."""

@@ -7,7 +7,7 @@ logs it.
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import IO, Any, Final
@@ -33,6 +33,20 @@ def bind(*, run_id: str = "", step_id: str = "", attempt: int = 0, trace_id: str
         _bound.reset(reset)
 
 
+_hiding: Final[list[Callable[[str], str]]] = []
+
+
+def hide_with(hide: Callable[[str], str]) -> None:
+    """From now on no line of this process is written that did not go through `hide`: secrets never reach a log."""
+    _hiding.append(hide)
+
+
+def stop_hiding(hide: Callable[[str], str]) -> None:
+    """Whoever held what was to be hidden is gone."""
+    if hide in _hiding:
+        _hiding.remove(hide)
+
+
 class JsonFormatter(logging.Formatter):
     """One line of JSON: time, level, event, service, logger, the bound fields, the call's own fields, the
     error."""
@@ -56,7 +70,10 @@ class JsonFormatter(logging.Formatter):
             error = record.exc_info[1]
             line["error"] = f"{type(error).__name__}: {error}"
             line["stack"] = "".join(traceback.format_exception(error))[-STACK_CHARS_MAX:]
-        return msgspec.json.encode(line, enc_hook=repr).decode()
+        text = msgspec.json.encode(line, enc_hook=repr).decode()
+        for hide in _hiding:
+            text = hide(text)
+        return text
 
 
 def configure(level: str, *, service: str = "", instance: str = "", stream: IO[str] | None = None) -> None:

@@ -29,6 +29,7 @@ from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.partition import Partition
 from headrace_scheduler.publishing import REPUBLISH_S
 from headrace_scheduler.records import RUNNING, Inst, is_claimed
+from headrace_scheduler.serving import Serving
 
 log = logging.getLogger("headrace.scheduler")
 
@@ -60,6 +61,9 @@ class Peer:
     silence_s: float = 0.0
     full_at_s: float = float("-inf")
     held: dict[Key, int] = field(default_factory=dict)
+    queues: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
+    """`<tenant>/<name>`."""
     known: bool = False
     """Every beat since its last full list was heard, so that `held` is what it holds."""
 
@@ -109,6 +113,16 @@ class HandBack:
         finally:
             await self._beats.stop()
 
+    def serving(self) -> Serving:
+        """What the executors that live can do."""
+        living = [peer for peer in self.peers.values() if peer.alive]
+        return Serving(
+            heard_for_s=self._shared.clock.monotonic_s() - self._since_s,
+            executors=len(living),
+            queues=frozenset().union(*(peer.queues for peer in living)),
+            secrets=frozenset().union(*(peer.secrets for peer in living)),
+        )
+
     def look_again(self) -> None:
         """Rounds are due, the first at once: a partition was taken over, or an executor died."""
         self._next_round_s = self._shared.clock.monotonic_s()
@@ -139,6 +153,7 @@ class HandBack:
             return
         if beat.counter != peer.counter + 1:
             peer.known = False
+        peer.queues, peer.secrets = frozenset(beat.queues), frozenset(beat.secrets)
         peer.counter, peer.silence_s, peer.heard_s = beat.counter, 0.0, self._shared.clock.monotonic_s()
         if beat.full is not None:
             peer.held = {_key(held): held.offer for held in beat.full}

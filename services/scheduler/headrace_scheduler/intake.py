@@ -39,8 +39,8 @@ from headrace.runtime.probes import Admission
 from headrace_scheduler import messages
 from headrace_scheduler.concurrency import key_text
 from headrace_scheduler.definitions import Definitions
-from headrace_scheduler.plans import Plans
 from headrace_scheduler.schedule_intake import ScheduleIntake
+from headrace_scheduler.serving import Served
 from headrace_scheduler.signalling import TooManySignalsError, refusals
 
 log = logging.getLogger("headrace.scheduler")
@@ -69,14 +69,15 @@ class Intake:
         broker: Broker,
         *,
         clock: Clock,
-        plans: Plans,
+        served: Served,
         definitions: Definitions,
         admission: Admission,
         source: str,
         run_streams: int,
         durability: str,
     ) -> None:
-        self._broker, self._clock, self._plans, self._definitions = broker, clock, plans, definitions
+        self._broker, self._clock, self._served, self._definitions = broker, clock, served, definitions
+        self._plans = served.plans
         self._admission, self._source, self._run_streams = admission, source, run_streams
         self._durability = durability
         self._schedules = ScheduleIntake(
@@ -201,11 +202,12 @@ class Intake:
         """Append the first decision of a run, once. `event` is what triggered it, for its concurrency key.
 
         Raises:
-            RefusedError: the inputs do not fit; every reason is there.
+            RefusedError: the inputs do not fit, or nobody could serve it; every reason is there.
             ConflictError: `key_reused`, the id belongs to another start.
         """
         complete = with_defaults(plan, inputs)
         reasons = check_inputs(plan, complete)
+        reasons += await self._served.refusals(cause.tenant, plan)
         if reasons:
             raise RefusedError(tuple(reasons))
         now_ms = self._clock.now_ms()

@@ -103,7 +103,7 @@ def content_for(run: Run, plan: Plan, path: str, *, now_ms: int) -> Content:
         queue = "transform-ws" if template.uses_files else "transform"
         return _deferred(run, template, bindings, kind="evaluate", queue=queue)
     node = node_of(plan, path)
-    if node.kind == "transform" or not evaluable_here(bindings, template):
+    if node.kind == "transform" or node.secrets or not evaluable_here(bindings, template):
         return _deferred(run, template, bindings, kind=node.kind, queue=node.queue)
     value = encode_value(render(template, materialise(bindings)))
     if len(value) > names.INLINE_BYTES_MAX:
@@ -158,6 +158,7 @@ def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
         claim_seq=inst.claim_base,
         workspace=content.queue.endswith("-ws"),
         artifacts=() if node is None else node.artifacts,
+        secrets=() if node is None else node.secrets,
     )
 
 

@@ -28,6 +28,7 @@ from headrace_scheduler.plans import Plans
 from headrace_scheduler.records import RUNNING
 from headrace_scheduler.room import Room
 from headrace_scheduler.schedules import Schedules
+from headrace_scheduler.serving import Served
 from headrace_scheduler.triggers import Triggers
 
 log = logging.getLogger("headrace.scheduler")
@@ -74,7 +75,7 @@ class Scheduler:
         self._intake = Intake(
             broker,
             clock=clock,
-            plans=plans,
+            served=Served(plans, lambda: self.handback.serving()),
             definitions=definitions,
             admission=self._admission,
             source=source,

@@ -34,6 +34,8 @@ def bind(run: Run, plan: Plan, path: str, reads: Iterable[str], optional: frozen
     """
     bindings: Bindings = {}
     for name in sorted(reads):
+        if name == "secrets":
+            continue  # a reference stays one until an executor resolves it
         value = inline(now_ms) if name == NOW else _lookup(run, plan, path, name)
         if value is not None:
             bindings[name] = value

@@ -12,6 +12,7 @@ from headrace.contracts.events import Artifact
 from headrace.runtime import blobs
 from headrace.runtime.eventlog import EventLog
 from headrace_step_executor.decide import Received
+from headrace_step_executor.secrets import Secrets
 from headrace_step_executor.tools.beneath import Workspace
 from headrace_step_executor.tools.call import ToolCall
 from headrace_step_executor.tools.fs_read import matching
@@ -21,13 +22,13 @@ ARTIFACTS_MAX: Final = 1_000
 
 
 async def collect(
-    eventlog: EventLog, threads: Executor, received: Received, workspace: Workspace
+    eventlog: EventLog, threads: Executor, received: Received, workspace: Workspace, secrets: Secrets
 ) -> tuple[Artifact, ...]:
     """The artifacts of an attempt, by path. A pattern that matches nothing keeps nothing.
 
     Raises:
-        AttemptError: `artifacts_too_many`, `too_large`, `path_denied`. HeadraceError: a file could not be
-        stored.
+        AttemptError: `artifacts_too_many`, `too_large`, `path_denied`, `secret_exposed`. HeadraceError: a file
+        could not be stored.
     """
     order, message = received.order, received.message
     if not order.artifacts:
@@ -49,6 +50,10 @@ async def collect(
     kept = []
     for path in sorted(found):
         data = await loop.run_in_executor(threads, functools.partial(home.read, path, bytes_max=names.VALUE_BYTES_MAX))
+        name = await loop.run_in_executor(threads, secrets.found_in, data)
+        if name:
+            msg = "secret_exposed"
+            raise AttemptError(msg, f"{path}: the file holds the secret `{name}` and is not kept", retryable=False)
         ref = await blobs.put(eventlog, message.tenant, message.runid, data)
         kept.append(Artifact(path=path, ref=ref, size=len(data)))
     return tuple(kept)

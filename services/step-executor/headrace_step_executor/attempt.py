@@ -4,9 +4,10 @@ retries."""
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -35,6 +36,7 @@ from headrace_step_executor.tools.beneath import Workspace
 log = logging.getLogger("headrace.executor")
 
 WORKSPACES: Final = "workspaces"
+T = TypeVar("T")
 
 
 class FailedError(HeadraceError):
@@ -95,13 +97,17 @@ class Attempts:
     ) -> None:
         self._log, self._rendering, self._tools, self._providers = eventlog, rendering, tools, providers
         self._clock, self._entropy, self._instance = clock, entropy, instance
-        self._places = places
+        self._places, self._secrets = places, rendering.secrets
 
     async def run(self, received: Received) -> ev.Succeeded | ev.Failed | None:
-        """What to report; None when somebody else holds the call and nothing is to be reported.
+        """What to report, secrets hidden; None when somebody else holds the call and nothing is to be reported.
 
         Cancelling it stops the work: threads are told, worker processes killed, requests aborted.
         """
+        outcome = await self._run(received)
+        return None if outcome is None else self._secrets.hidden(outcome)
+
+    async def _run(self, received: Received) -> ev.Succeeded | ev.Failed | None:
         order = received.order
         began_s = self._clock.monotonic_s()
         left_ms = max(1, min(order.timeout_ms, order.due_ms - self._places.time.now_ms()))
@@ -149,7 +155,7 @@ class Attempts:
             case _:
                 msg = "internal"
                 raise AttemptError(msg, f"an order of kind {order.kind[:50]!r}", retryable=False)
-        artifacts = await collect(self._log, self._tools.threads, received, workspace)
+        artifacts = await collect(self._log, self._tools.threads, received, workspace, self._secrets)
         return ev.Succeeded(
             decision=order.decision,
             offer=order.offer,
@@ -202,9 +208,10 @@ class Attempts:
         return max(0.001, progress.limit_s - (self._clock.monotonic_s() - progress.began_s))
 
     async def _stored(self, received: Received, data: bytes) -> Value:
-        """The result as a value; a large one is stored before the report that names it."""
+        """The result as a value; a large one is stored before the report that names it, without secrets."""
         if len(data) <= names.INLINE_BYTES_MAX:
             return Value(json=msgspec.Raw(data))
+        data = await self._in_thread(self._secrets.hide_bytes, data)
         try:
             ref = await blobs.put(self._log, received.message.tenant, received.message.runid, data)
         except TooLargeError as error:
@@ -216,8 +223,10 @@ class Attempts:
         """Elements of a large list: whoever maps over it must know how many there are without loading it."""
         if not data.startswith(b"["):
             return -1
-        elements = functools.partial(msgspec.json.decode, data, type=list[msgspec.Raw])
-        return len(await asyncio.get_running_loop().run_in_executor(self._tools.threads, elements))
+        return len(await self._in_thread(functools.partial(msgspec.json.decode, type=list[msgspec.Raw]), data))
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._tools.threads, work, *args)
 
 
 def _internal(received: Received, error: Exception) -> Failure:

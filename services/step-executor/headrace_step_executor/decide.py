@@ -232,7 +232,16 @@ class Self:
     queues: tuple[str, ...]
 
 
-def beat(me: Self, hands: Hands, *, counter: int, full: bool, ready: bool, providers: tuple[str, ...]) -> Beat:
+def beat(
+    me: Self,
+    hands: Hands,
+    *,
+    counter: int,
+    full: bool,
+    ready: bool,
+    providers: tuple[str, ...],
+    secrets: tuple[str, ...] = (),
+) -> Beat:
     """A sign of life. `full` lists everything in hand, which also corrects whoever missed a beat."""
     taken, finished = hands.delta()
     return Beat(
@@ -247,6 +256,7 @@ def beat(me: Self, hands: Hands, *, counter: int, full: bool, ready: bool, provi
         full=hands.all() if full else None,
         queues=me.queues,
         providers=providers,
+        secrets=secrets,
     )
 
 

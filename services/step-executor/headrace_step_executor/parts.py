@@ -17,6 +17,7 @@ from headrace_step_executor.config import Config
 from headrace_step_executor.providers.protocol import Provider
 from headrace_step_executor.providers.registry import Providers
 from headrace_step_executor.rendering import Rendering
+from headrace_step_executor.secrets import Secrets
 from headrace_step_executor.service import Parts, StepExecutor
 from headrace_step_executor.state import Catalogue
 from headrace_step_executor.tool_calls import ToolCalls
@@ -48,7 +49,11 @@ def build_executor(
     config: Config,
     around: Surroundings | None = None,
 ) -> StepExecutor:
-    """A step executor that is ready to be started."""
+    """A step executor that is ready to be started.
+
+    Raises:
+        ConfigError: its secrets cannot be read.
+    """
     around = around or Surroundings()
     threads = DaemonThreads(config.threads, name="executor")
     read_roots = tuple(path.absolute() for path in config.read_roots)
@@ -59,7 +64,9 @@ def build_executor(
     http = HttpTool(clock, allowed=allow_list(config.http_allow))
     functions = {**builtin_functions(http), **around.tools}
     tools = ToolCalls(broker, catalogue, functions, threads=threads)
-    rendering = Rendering(BlobCache(broker), threads, workers_max=config.render_workers)
+    secrets = Secrets(config.secrets_dir, tenant=config.tenant)
+    secrets.load()
+    rendering = Rendering(BlobCache(broker), threads, workers_max=config.render_workers, secrets=secrets)
     time = BrokerTime(clock)
     attempts = Attempts(
         broker,
@@ -81,6 +88,8 @@ def build_executor(
         attempts=attempts,
         catalogue=catalogue,
         time=time,
+        secrets=secrets,
+        threads=threads,
         providers=lambda: providers.names,
         close=close,
         version=version("headrace"),

@@ -32,9 +32,10 @@ class Presence:
         clock: Clock,
         ready: Callable[[], bool],
         providers: Callable[[], tuple[str, ...]],
+        secrets: Callable[[], tuple[str, ...]],
     ) -> None:
         self._bus, self._me, self._hands, self._clock = bus, me, hands, clock
-        self._ready, self._providers = ready, providers
+        self._ready, self._providers, self._secrets = ready, providers, secrets
         self._counter = 0
         self._leaving = False
         self._asked: Subscription | None = None
@@ -72,6 +73,7 @@ class Presence:
             full=full,
             ready=self._ready(),
             providers=self._providers(),
+            secrets=self._secrets(),
         )
         self._hands.beat_sent()
         await self._send(codec.encode(beat))

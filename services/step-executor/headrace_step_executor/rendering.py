@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from headrace.contracts import names
-from headrace.contracts.codec import decode_as
+from headrace.contracts.codec import decode_as, encode_value
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.errors import AttemptError, HeadraceError
 from headrace.contracts.events import Order
@@ -23,6 +23,7 @@ from headrace.runtime.blobs import BlobCache
 from headrace.runtime.values import COMPOSED, item_refs
 from headrace_step_executor.render import Bound, Rendered, RenderJob, render
 from headrace_step_executor.render_worker import LENGTH
+from headrace_step_executor.secrets import Secrets
 from headrace_step_executor.tools.beneath import Workspace
 
 HERE_BYTES_MAX: Final = 128 * 1024
@@ -35,8 +36,11 @@ JOB_BYTES_MAX: Final = 4 * names.VALUE_BYTES_MAX
 class Rendering:
     """Renders orders. `close` ends the idle workers."""
 
-    def __init__(self, blobs: BlobCache, threads: Executor, *, workers_max: int) -> None:
+    def __init__(
+        self, blobs: BlobCache, threads: Executor, *, workers_max: int, secrets: Secrets | None = None
+    ) -> None:
         self._blobs, self._threads = blobs, threads
+        self.secrets = Secrets(None, tenant="") if secrets is None else secrets
         self._slots = asyncio.Semaphore(workers_max)
         self._idle: list[asyncio.subprocess.Process] = []
         self._elements: tuple[str, list[msgspec.Raw]] = ("", [])
@@ -46,10 +50,14 @@ class Rendering:
         """The rendered input of an order with template and bindings; failures are data.
 
         Raises:
-            HeadraceError: a value behind a reference cannot be had.
+            HeadraceError: a value behind a reference, or a secret, cannot be had.
         """
         assert isinstance(order.template, msgspec.Raw)
         bindings = [await self._bound(name, value, tenant) for name, value in order.bindings.items()]
+        if order.secrets:
+            loop = asyncio.get_running_loop()
+            taken = await loop.run_in_executor(self._threads, self.secrets.take, tenant, order.secrets)
+            bindings.append(Bound(name="secrets", data=encode_value(taken)))
         job = RenderJob(
             template=bytes(order.template),
             bindings=tuple(bindings),

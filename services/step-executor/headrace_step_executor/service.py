@@ -9,12 +9,14 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
 from headrace.contracts import codec, names, subjects
 from headrace.contracts import events as ev
 from headrace.contracts.errors import (
+    ConfigError,
     MalformedMessageError,
     NewerSchemaError,
     RetryableError,
@@ -26,6 +28,7 @@ from headrace.runtime.clock import Clock
 from headrace.runtime.crashpoints import crashpoint
 from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import Broker, BusMessage, Consumer, Delivery, Stored, Subscription
+from headrace.runtime.logging import hide_with, stop_hiding
 from headrace.runtime.park import park
 from headrace.runtime.projection import Projection
 from headrace.runtime.supervisor import Supervisor
@@ -38,6 +41,7 @@ from headrace_step_executor.ends import EndsTail
 from headrace_step_executor.owners import Owners
 from headrace_step_executor.presence import Presence
 from headrace_step_executor.reporting import store
+from headrace_step_executor.secrets import REFRESH_S, Secrets
 from headrace_step_executor.state import AttemptKey, Catalogue, EndedRuns, Hands, Revoked
 
 log = logging.getLogger("headrace.executor")
@@ -76,6 +80,8 @@ class Parts:
     providers: Callable[[], tuple[str, ...]]
     """Names of providers that can answer here."""
     close: Callable[[], Awaitable[None]]
+    secrets: Secrets
+    threads: Executor
     version: str = ""
 
 
@@ -112,7 +118,13 @@ class StepExecutor:
             instance=instance, boot=f"{entropy.bits(64):016x}", version=parts.version, queues=config.queues
         )
         self.presence = Presence(
-            broker, me, self.hands, clock=clock, ready=lambda: self.ready, providers=lambda: parts.providers()
+            broker,
+            me,
+            self.hands,
+            clock=clock,
+            ready=lambda: self.ready,
+            providers=lambda: parts.providers(),
+            secrets=lambda: parts.secrets.names,
         )
         self._ends = {stream: EndsTail(broker, stream, clock=clock, on_end=self._run_ended) for stream in self._streams}
         self._tools = Projection(
@@ -140,11 +152,14 @@ class StepExecutor:
     async def start(self) -> None:
         """See harness.Service. Orders are taken once the catalogue is read."""
         self._first_connected_s = self._broker.connected_since_s
+        hide_with(self._parts.secrets.hide_text)
         self._supervisor.start("executor.tools", self._tools.run)
         for stream, ends in self._ends.items():
             self._supervisor.start(f"executor.ends.{stream}", ends.run)
         self._subscriptions.append(await self._broker.subscribe(subjects.REVOKE, self._on_revoke))
         self._supervisor.start("executor.presence", self.presence.run)
+        if self._parts.secrets.on:
+            self._supervisor.start("executor.secrets", self._keep_secrets)
         self._supervisor.start("executor.in-progress", self._keep_deliveries)
         for stream in self._streams:
             for queue in self._config.queues:
@@ -176,6 +191,7 @@ class StepExecutor:
             await subscription.stop()
         self._subscriptions.clear()
         await self._parts.close()
+        stop_hiding(self._parts.secrets.hide_text)
 
     # --- taking orders -----------------------------------------------------------------------------------
 
@@ -363,16 +379,16 @@ class StepExecutor:
                 del self._of_step[key[:2]]
 
     async def _park(self, delivery: Delivery, failure: Failure, error: Exception) -> None:
-        stored = delivery.stored
+        stored, hide = delivery.stored, self._parts.secrets.hide_text
         try:
             await park(
                 self._broker,
                 stored,
-                failure,
+                self._parts.secrets.hidden(failure),
                 deliveries=delivery.deliveries,
                 source=self._source,
                 now_ms=self._parts.time.now_ms(),
-                stack="".join(traceback.format_exception(error)),
+                stack=hide("".join(traceback.format_exception(error))),
             )
         except (RetryableError, UnknownOutcomeError) as unavailable:
             log.warning("park.waits", extra={"seq": stored.seq, "why": str(unavailable)})
@@ -413,6 +429,15 @@ class StepExecutor:
     def _cancel(self, work: _Work) -> None:
         if work.task is not None:
             work.task.cancel()
+
+    async def _keep_secrets(self) -> None:
+        """New secrets are advertised, new values hidden before anybody uses them."""
+        while True:
+            await self._clock.sleep(REFRESH_S)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._parts.threads, self._parts.secrets.load)
+            except ConfigError as error:  # those that are known stay known
+                log.error("secrets.not_read", extra={"why": str(error)})
 
     # --- keeping deliveries -------------------------------------------------------------------------------
 

@@ -1,0 +1,68 @@
+"""What the executors that live can do, and whether a run asks for what none of them can.
+
+Told before a run begins: a start that nobody could serve is refused with the reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.contracts import names
+from headrace.contracts.errors import TerminalError, UnavailableError
+from headrace.contracts.failure import Failure
+from headrace.pipeline.plan import Plan
+from headrace_scheduler.plans import Plans
+
+HEAR_S: Final = names.PRESENCE_FULL_EVERY * names.PRESENCE_BEAT_S
+"""How long a scheduler listens before it takes silence for an answer: the beats of that time cannot all be lost."""
+
+
+@dataclass(slots=True, frozen=True)
+class Serving:
+    """As the beats say."""
+
+    heard_for_s: float
+    executors: int
+    queues: frozenset[str]
+    secrets: frozenset[str]
+    """`<tenant>/<name>`."""
+
+
+@dataclass(slots=True, frozen=True)
+class Served:
+    """Answers whether anybody could serve a run."""
+
+    plans: Plans
+    serving: Callable[[], Serving]
+
+    async def refusals(self, tenant: str, plan: Plan) -> list[Failure]:
+        """Why a run of this plan cannot be served; empty also where no executor lives: those that come may have all.
+
+        Raises:
+            UnavailableError: something is missing, and nobody was listened to for long enough.
+        """
+        serving = self.serving()
+        missing = [
+            Failure(code="secret_missing", message=f"no executor has the secret `{name}` in its HEADRACE_SECRETS_DIR")
+            for name in sorted(await _secrets_of(self.plans, tenant, plan, {plan.digest}))
+            if f"{tenant}/{name}" not in serving.secrets
+        ]
+        if missing and serving.heard_for_s < HEAR_S:
+            message = "executors have not said yet which secrets they have"
+            raise UnavailableError(message)
+        return missing if serving.executors else []
+
+
+async def _secrets_of(plans: Plans, tenant: str, plan: Plan, seen: set[str]) -> set[str]:
+    """Names of the secrets that a run of this plan may need, those of its child files included."""
+    found = {name for node in plan.nodes for name in node.secrets}
+    for node in plan.nodes:
+        if node.child is None or not node.child.digest or node.child.digest in seen:
+            continue
+        seen.add(node.child.digest)
+        try:
+            child = await plans.get(tenant, node.child.digest)
+        except TerminalError:
+            continue  # its step fails, and says so
+        found |= await _secrets_of(plans, tenant, child, seen)
+    return found
