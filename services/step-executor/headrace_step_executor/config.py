@@ -6,7 +6,9 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field, field_validator
 
 from headrace.contracts import names
+from headrace.contracts.errors import ConfigError
 from headrace.runtime.config import Settings
+from headrace_step_executor.secrets import Secrets
 from headrace_step_executor.tools.addresses import allow_list
 
 
@@ -51,6 +53,15 @@ class Config(Settings):
     def _readable_allow_list(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         allow_list(entries)
         return entries
+
+    @field_validator("secrets_dir")
+    @classmethod
+    def _readable_secrets(cls, folder: Path | None) -> Path | None:
+        try:
+            Secrets(folder, tenant="").load()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return folder
 
     def in_flight_max(self, queue: str) -> int:
         """Orders of this queue that may be in hand."""

@@ -75,10 +75,10 @@ class Secrets:
         try:
             found = sorted(name for name in os.listdir(self._folder) if not name.startswith("."))
         except OSError as error:
-            msg = f"HEADRACE_SECRETS_DIR: cannot read {self._folder}: {error.strerror}"
+            msg = f"cannot read {self._folder}: {error.strerror}"
             raise ConfigError(msg) from error
         if len(found) > SECRETS_MAX:
-            msg = f"HEADRACE_SECRETS_DIR: {self._folder} holds {len(found)} files; at most {SECRETS_MAX} secrets"
+            msg = f"{self._folder} holds {len(found)} files; at most {SECRETS_MAX} secrets"
             raise ConfigError(msg)
         self._hide({_read(self._folder, name): name for name in found})
         self.names = tuple(f"{self._tenant}/{name}" for name in found)
@@ -147,7 +147,7 @@ def _read(folder: Path, name: str) -> str:
     Raises:
         ConfigError: it is none. FileNotFoundError.
     """
-    where = f"HEADRACE_SECRETS_DIR: {folder / name}"
+    where = folder / name
     if not NAME_RE.fullmatch(name):
         msg = f"{where}: a secret's name is made of letters, digits and `_`"
         raise ConfigError(msg)

@@ -2,7 +2,9 @@
 
 import base64
 import io
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from headrace.contracts import events as ev
 from headrace.contracts import subjects
 from headrace.contracts.codec import encode, plain
 from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
-from headrace.runtime import logging as logs
 from headrace.runtime.eventlog import Broker, BusMessage
 from headrace.runtime.jetstream import JetStreamBroker
+from headrace.runtime.logging import configure
 from headrace.runtime.streams import migrate, stream_specs
 from headrace_step_executor.config import Config as ExecutorConfig
 from headrace_step_executor.parts import Surroundings, build_executor
@@ -96,6 +98,19 @@ def executor(folder: Path, calls: Calls) -> dict[str, Any]:
     return {"config": ExecutorConfig(data_dir=folder, secrets_dir=folder / "secrets"), "around": around}
 
 
+@contextmanager
+def logged_at_debug() -> Iterator[io.StringIO]:
+    """All lines of all services, as they write them."""
+    root, stream = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    configure("debug", stream=stream)
+    try:
+        yield stream
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 async def everything(broker: Broker) -> bytes:
     """Every stored message of every stream but the commands', which are gone once obeyed, and were heard."""
     found = []
@@ -112,13 +127,12 @@ async def test_invariant_i21_a_secret_is_where_it_is_used_and_nowhere_else(
 ) -> None:
     """Echoed small and large, in an error, in a crash, in a file to be kept, in an expression that fails, by a model:
     the callee has the value, and no message, blob, beat or log line has any of it."""
-    broker, calls, log, beats = await connect_broker("engine"), Calls(), io.StringIO(), []
-    logs.configure("debug", stream=log)
+    broker, calls, beats = await connect_broker("engine"), Calls(), []
 
     async def hear(message: BusMessage) -> None:
         beats.append(message.body)
 
-    try:
+    with logged_at_debug() as log:
         await migrate(broker)
         await register(broker)
         heard = await broker.subscribe("hr.>", hear)
@@ -131,8 +145,6 @@ async def test_invariant_i21_a_secret_is_where_it_is_used_and_nowhere_else(
             await start(broker, "canary", "c")
             end = await finished(broker, "c")
         await heard.stop()
-    finally:
-        logs.configure("error")
     assert isinstance(end, ev.RunCompleted), end
     assert calls.given["echo"] == {"token": CANARY, "login": f"ann:{CANARY}"}
     assert calls.given["model"] == {"key": CANARY} and calls.given["large"] == {"token": CANARY}

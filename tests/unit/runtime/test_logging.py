@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.runtime.logging import JsonFormatter, bind
+from headrace.runtime.logging import JsonFormatter, bind, hide_with, stop_hiding
 
 
 @pytest.fixture
@@ -61,3 +61,24 @@ def test_a_field_that_is_no_json_is_still_logged(lines: Any) -> None:
     log, read = lines
     log.warning("odd", extra={"what": {1, 2}, "who": object})
     assert read()[0]["who"] == repr(object)
+
+
+def test_what_is_to_be_hidden_is_hidden_in_every_field_and_in_stacks(lines: Any) -> None:
+    """Whoever logs it, until whoever knows it is gone."""
+    log, read = lines
+
+    def hide(text: str) -> str:
+        return text.replace("canary", "[secret]")
+
+    hide_with(hide)
+    try:
+        raise ValueError("canary")
+    except ValueError:
+        log.exception("a.canary", extra={"url": "https://x/?canary"})
+    finally:
+        stop_hiding(hide)
+    log.warning("canary")
+    first, second = read()
+    assert "canary" not in json.dumps(first) and first["url"] == "https://x/?[secret]"
+    assert first["error"] == "ValueError: [secret]" and "[secret]" in first["stack"]
+    assert second["event"] == "canary"
