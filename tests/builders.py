@@ -16,7 +16,7 @@ from headrace.contracts.failure import Failure
 from headrace.contracts.schemas import inner_types, stored_types, type_of
 from headrace.pipeline.compile import compile_plan
 from headrace.pipeline.definitions import Definition
-from headrace.pipeline.plan import Plan
+from headrace.pipeline.plan import Plan, approval_hash
 from headrace.runtime.clock import rfc3339
 from headrace_scheduler.records import Run
 from headrace_scheduler.state import created, evolve
@@ -59,6 +59,7 @@ REVIEW = {
     "poll": {"needs": ["fix"], "until": "iteration > 1", "max_iterations": 3, "tool": "demo.poll", "with": {}},
     "tidy": {"needs": ["fix"], "tool": "demo.tidy", "with": {}, "fallback": {"value": 0}, "compensate": "untidy"},
     "go": {"needs": ["fix"], "signal": {"name": "go"}},
+    "ok": {"needs": ["fix"], "approval": {"message": "Publish?", "by": ["lead"]}},
     "untidy": {"tool": "demo.untidy", "with": {}},
     "route": {
         "needs": ["fix"],
@@ -203,6 +204,15 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ev.RunFailing(failure=failure(code="denied", retryable=False), path="fix", due_ms=NOON_MS + 3_600_000),
         ev.SignalAwaited(path="go", name="go", due_ms=NOON_MS + 60_000),
         ev.SignalTaken(path="go", name="go", signal="0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
+        ev.ApprovalRequested(
+            path="ok",
+            shown=inline({"message": "Publish?"}),
+            hash=approval_hash({"message": "Publish?"}),
+            due_ms=NOON_MS + 60_000,
+            by=("lead",),
+        ),
+        ev.ApprovalGranted(path="ok", answer="0f1e2d3c4b5a69788796a5b4c3d2e1f0", by="lead", comment="at last"),
+        ev.ApprovalDenied(path="ok", answer="0f1e2d3c4b5a69788796a5b4c3d2e1f0", by="lead", comment="not yet"),
         ev.LoopStarted(path="poll", carry=inline({"page": 1})),
         ev.ScopeStarted(path="route", attempt=1, due_ms=NOON_MS + 60_000, case=1),
         ev.TimerSet(
@@ -288,6 +298,18 @@ def example_messages() -> dict[str, Message]:
         _step(ev.AttemptDeferred, ev.Deferred(**offer, reason="breaker_open", due_ms=NOON_MS + 30_000)),
         _step(ev.AttemptStarted, ev.Claimed(**offer, token="e3b0c44298fc1c14", executor="two")),
         message(ev.SignalReceived, ev.Signalled(name="go", payload=inline({"ok": True}))),
+        message(
+            ev.ApprovalGiven,
+            ev.GivenAnswer(
+                step="ok",
+                hash=approval_hash({"message": "Publish?"}),
+                decision="approve",
+                by="lead",
+                at_ms=NOON_MS,
+                comment="at last",
+            ),
+            stepid="ok",
+        ),
         message(ev.CancelRequested, ev.Reason(reason="no longer needed")),
         message(ev.PauseRequested, ev.Reason(reason="maintenance")),
         message(ev.ResumeRequested, ev.Reason()),
@@ -348,6 +370,11 @@ def example_messages() -> dict[str, Message]:
         ),
         message(cmd.RunStart, cmd.StartRun(pipeline="review-repo", inputs={"repo": "."}, runid="nightly-7"), **asked),
         message(cmd.RunSignal, cmd.SignalRun(runid=RUN, name="go", payload={"ok": True}), **asked),
+        message(
+            cmd.RunApprove,
+            cmd.ApproveRun(runid=RUN, step="ok", hash=approval_hash({"message": "Publish?"}), by="lead"),
+            **asked,
+        ),
         message(cmd.RunCancel, cmd.NameRun(runid=RUN, reason="no longer needed"), **asked),
         message(cmd.RunPause, cmd.NameRun(runid=RUN), **asked),
         message(cmd.RunResume, cmd.NameRun(runid=RUN), **asked),

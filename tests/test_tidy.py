@@ -30,6 +30,9 @@ TESTED_BY = {
     "headrace_scheduler/asking": "unit/scheduler/test_nesting.py",
     "headrace_scheduler/containers": "unit/scheduler/test_nesting.py",
     "headrace_scheduler/ends": "unit/scheduler/test_nesting.py",
+    "headrace_scheduler/answering": "unit/scheduler/test_approvals.py",
+    "headrace_scheduler/approval_intake": "integration/scheduler/test_approve_command.py",
+    "headrace_scheduler/questions": "unit/scheduler/test_approvals.py",
     "headrace_scheduler/signalling": "unit/scheduler/test_signals.py",
     "headrace_scheduler/instances": "unit/scheduler/test_state.py",
     # reasons and the index that they are told from have no meaning but in what is explained
@@ -101,6 +104,7 @@ TESTED_BY = {
     "headrace_scheduler/pseudo_messages": "unit/scheduler/test_cron.py",
     "headrace_scheduler/pseudos": "integration/scheduler/test_schedules.py",
     "headrace_scheduler/schedule_intake": "integration/scheduler/test_schedules.py",
+    "headrace/cli/approving": "e2e/test_approve.py",
     "headrace/cli/deploying": "e2e/test_triggers.py",
     "headrace/client/schedules": "e2e/test_triggers.py",
     "headrace_scheduler/definitions": "integration/scheduler/test_intake.py",

@@ -52,6 +52,8 @@ def _of(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.tuples(*[_of(one) for one in items])
         case mi.StructType():
             return _struct(info)
+        case mi.LiteralType(values=values):
+            return st.sampled_from(sorted(values, key=str))
     raise AssertionError(info)
 
 

@@ -56,6 +56,8 @@ class Step:
     child_report: "ev.ChildReported | None" = None
     timer: str = ""
     timer_due_ms: int = 0
+    asked: str = ""
+    """The hash of what a person is asked."""
     ended_ms: int = 0
     ended_seq: int = 0
     ended: bool = False
@@ -95,6 +97,7 @@ class RunHistory:
         self.undoable: list[str] = []
         self.undoing = ""
         self.signals: dict[str, str] = {}
+        self.answers: dict[str, ev.ApprovalGiven] = {}
 
     def complain(self, text: str) -> None:
         """Note what may not be."""
@@ -119,6 +122,8 @@ class RunHistory:
                 self._claimed(seq, message)
             case ev.SignalReceived():
                 self.signals[message.id] = message.id
+            case ev.ApprovalGiven():
+                self.answers.setdefault(message.data.step, message)
             case ev.ChildReported():
                 step = self.steps.get(message.stepid)
                 if step is not None and step.phase == "child" and step.child == message.data.child:
@@ -263,6 +268,11 @@ class RunHistory:
 
     def _begun(self, seq: int, time_ms: int, event: ev.DecisionEvent) -> None:
         match event:
+            case ev.ApprovalRequested():
+                step = self._begin(seq, event.path)
+                step.phase, step.timer, step.timer_due_ms, step.asked = "sleeping", "approval", event.due_ms, event.hash
+            case ev.ApprovalGranted() | ev.ApprovalDenied():
+                self._answer(seq, event)
             case ev.ForeachStarted():
                 self._begin(seq, event.path).phase = "fanned"
             case ev.LoopStarted():
@@ -346,6 +356,19 @@ class RunHistory:
         if event.signal not in self.signals.pop(event.signal, ""):
             self.complain(f"{seq}: {event.path} takes signal {event.signal}, which did not come or was taken")
         step.phase = "heard"
+
+    def _answer(self, seq: int, event: ev.ApprovalGranted | ev.ApprovalDenied) -> None:
+        """The first answer, to just what is asked, and in time."""
+        step, given = self.steps.setdefault(event.path, Step()), self.answers.get(event.path)
+        if step.phase != "sleeping" or step.timer != "approval":
+            self.complain(f"{seq}: {event.path} is answered while it is {step.phase}")
+        if given is None or given.id != event.answer:
+            self.complain(f"{seq}: {event.path} takes answer {event.answer}, which did not come first")
+        elif given.data.hash != step.asked or given.data.at_ms > step.timer_due_ms:
+            self.complain(f"{seq}: {event.path} takes an answer to something else, or too late")
+        elif (given.data.decision == "approve") != isinstance(event, ev.ApprovalGranted):
+            self.complain(f"{seq}: {event.path} turns an answer round")
+        step.phase = "answered"
 
     def _undo(self, seq: int, path: str) -> None:
         last = self.undoable.pop() if self.undoable else ""

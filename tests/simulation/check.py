@@ -7,7 +7,7 @@ import msgspec
 
 from headrace.contracts import codec, pseudo, subjects
 from headrace.contracts import events as ev
-from tests.simulation import keys, schedules
+from tests.simulation import answers, keys, schedules
 from tests.simulation.automaton import RunHistory, Steps
 from tests.simulation.broker import Ack
 from tests.simulation.host import EPOCH_MS
@@ -31,6 +31,7 @@ def violations(record: Record) -> list[str]:
     found += _outcomes(record, runs)
     found += schedules.violations(record)
     found += keys.violations(record)
+    found += answers.violations(record)
     found += [f"{stored.stream} {stored.seq}: parked {stored.subject}" for stored in record.history[subjects.DEAD]]
     found += [
         f"liveness: {what} is not done {record.virtual_s:.0f} s after the beginning" for what in record.unfinished
@@ -40,7 +41,7 @@ def violations(record: Record) -> list[str]:
 
 def _read(record: Record) -> dict[str, RunHistory]:
     """Every run's history, with the acknowledgements of orders at their places."""
-    every = (*known(), *map(schedules.definition, ("once", "all", "none")), *keys.definitions())
+    every = (*known(), *map(schedules.definition, ("once", "all", "none")), *keys.definitions(), *answers.definitions())
     definitions: dict[str, Steps] = {one.digest: msgspec.json.decode(one.data)["main"]["steps"] for one in every}
     runs: dict[str, RunHistory] = {}
     orders: dict[int, tuple[str, str, int, int, str]] = {}

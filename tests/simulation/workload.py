@@ -38,7 +38,8 @@ class Asked:
     @property
     def id(self) -> str:
         """The command's id."""
-        which = "".join(f"-{name}-{nth}" for name, nth in self.inputs) if self.verb == "run-signal" else ""
+        several = self.verb in ("run-signal", "run-approve")
+        which = "".join(f"-{name}-{nth}" for name, nth in self.inputs) if several else ""
         return f"{'rival' if self.is_rival else self.verb}-{self.run}{which}"
 
 

@@ -21,7 +21,7 @@ from headrace.contracts.errors import RetryableError, UnknownOutcomeError
 from headrace.runtime.eventlog import Stored
 from headrace.runtime.lease import Leases
 from headrace.runtime.streams import consumer_specs, stream_specs
-from tests.simulation import keys, processes, schedules
+from tests.simulation import answers, keys, processes, schedules
 from tests.simulation.broker import Ack, SimServer
 from tests.simulation.faults import START, Faults, drawn
 from tests.simulation.host import Host, SimClock
@@ -123,7 +123,7 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
 
     hosts = [host(f"scheduler-{n}", processes.scheduler, n) for n in range(SCHEDULERS)]
     hosts += [host(f"executor-{n}", processes.executor(outside), 10 + n) for n in range(EXECUTORS)]
-    commands = [*asked(seed), *schedules.asked(seed), *keys.asked(seed)]
+    commands = [*asked(seed), *schedules.asked(seed), *keys.asked(seed), *answers.asked(seed)]
     commands.sort(key=lambda command: (command.at_s, command.id))
     world = World(
         seed,
@@ -167,8 +167,8 @@ def ask(world: World, asked: Asked) -> None:
 
 async def _live(world: World) -> None:
     loop = world.loop
-    keyed = keys.chosen(world.seed)
-    begin(world, pipelines() if keyed is None else (*pipelines(), keyed))
+    more = [one for one in (keys.chosen(world.seed), answers.chosen(world.seed)) if one is not None]
+    begin(world, (*pipelines(), *more))
     if kind := schedules.catch_up(world.seed):
         _deploy(world, kind)
     world.client.start()
@@ -258,6 +258,8 @@ def _command(asked: Asked, seed: int) -> bytes:
             data = cmd.PutDefinition(pipeline=asked.pipeline, digest=digest, arm=True)
         case "trigger-backfill":
             data = cmd.BackfillTrigger(pipeline=asked.pipeline, **dict(asked.inputs))
+        case "run-approve":
+            data = answers.body(asked)
         case "run-signal":
             ((name, nth),) = asked.inputs
             data = cmd.SignalRun(runid=asked.run, name=name, payload={"nth": nth})

@@ -58,6 +58,13 @@ Payload = Annotated[
     str | None,
     typer.Option("--payload", metavar="JSON", help="What the step gives: JSON or YAML.", show_default=False),
 ]
+StepPath = Annotated[str, typer.Argument(metavar="STEP", help="The step that asks, as `headrace show` names it.")]
+Reject = Annotated[bool, typer.Option("--reject", help="Reject instead: the step fails.")]
+Answerer = Annotated[str, typer.Option("--as", metavar="NAME", help="Who answers.", show_default="this account's name")]
+ShownHash = Annotated[
+    str, typer.Option("--hash", metavar="H", help="Answer just what has this hash, unasked.", show_default=False)
+]
+Comment = Annotated[str, typer.Option("--comment", help="Kept in the log and in the output.", show_default=False)]
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A pipeline file.")]
 """Not checked where it is parsed: a file that cannot be read is no wrong usage."""
@@ -294,6 +301,26 @@ def signal(
     from headrace.cli.control import signal_command
 
     raise _Ended(signal_command(run_id, name, payload=payload, data_dir=data_dir, as_json=as_json))
+
+
+@app.command()
+def approve(
+    run_id: RunId,
+    step: StepPath,
+    reject: Reject = False,
+    by: Answerer = "",
+    shown: ShownHash = "",
+    comment: Comment = "",
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer a step that asks a person, after showing exactly what it asks."""
+    from headrace.cli.approving import ApproveArgs, approve_command
+
+    args = ApproveArgs(
+        run_id, step, reject=reject, by=by, hash=shown, comment=comment, as_json=as_json, data_dir=data_dir
+    )
+    raise _Ended(approve_command(args))
 
 
 @app.command()

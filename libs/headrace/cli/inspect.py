@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.cli.approving import request_lines
 from headrace.cli.connection import Connection, connected
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import UsageError, counted, emit, failure_json, note, say, table, value_text
@@ -121,6 +122,10 @@ async def _show(link: Connection, view: RunView) -> None:
         for step in view.steps.values()
     ]
     table(("STEP", "STATUS", "ATTEMPTS", "DETAIL"), rows)
+    for asked in (step.asked for step in view.steps.values() if step.asked is not None and step.status == "waiting"):
+        say()
+        for line in request_lines(asked, await link.client.value(asked.shown)):
+            say(line)
     if view.failure is not None:
         say()
         say(f"failure: {view.failure.code}: {view.failure.message}")
@@ -163,9 +168,15 @@ async def _step_json(link: Connection, step: StepView) -> dict[str, Any]:
         "failure": None if step.failure is None else failure_json(step.failure),
         "reason": step.reason,
         "child": step.child,
+        "asks": None if step.asked is None or step.status != "waiting" else await _asked_json(link, step.asked),
         "artifacts": [msgspec.to_builtins(kept) for kept in step.artifacts],
         "usage": None if step.usage is None else msgspec.to_builtins(step.usage),
     }
+
+
+async def _asked_json(link: Connection, asked: ev.ApprovalRequested) -> dict[str, Any]:
+    shown = await link.client.value(asked.shown)
+    return {"shown": shown, "hash": asked.hash, "by": list(asked.by), "due_ms": asked.due_ms}
 
 
 def events_command(data_dir: Path | None, run: str, *, follow: bool, as_json: bool) -> int:

@@ -129,7 +129,7 @@ class LineProgress:
                 return f"{path}  running  {count} items"
             case ev.StepCompleted(path=path) | ev.StepSkipped(path=path) | ev.StepCancelled(path=path):
                 return "" if path[-1] in "])" else self._step(path)
-            case ev.StepFailed(path=path) | ev.TimerSet(path=path):
+            case ev.StepFailed(path=path) | ev.TimerSet(path=path) | ev.ApprovalRequested(path=path):
                 return self._step(path)
             case ev.ChildStarted(path=path, child=child):
                 return f"{path}  running  child run {child}"

@@ -172,6 +172,23 @@ class Client:
         """
         await self._command("run-signal", cmd.RunSignal, cmd.SignalRun(runid=runid, name=name, payload=payload))
 
+    async def approve(
+        self, runid: str, step: str, *, shown: str, by: str, reject: bool = False, comment: str = ""
+    ) -> None:
+        """Answer a step that asks a person; returns once the run has taken the answer, for good.
+
+        Args:
+            shown: The hash of what was shown to whoever answers, as the request in the run's history says it.
+
+        Raises:
+            CommandRefusedError: no such run or step, it has ended, it does not ask (any more), somebody else has
+                answered, what is asked has another hash, or somebody else is asked.
+        """
+        asked = cmd.ApproveRun(
+            runid=runid, step=step, hash=shown, by=by, decision="reject" if reject else "approve", comment=comment
+        )
+        await self._command("run-approve", cmd.RunApprove, asked)
+
     async def _command(self, verb: str, kind: type[cmd.Command], data: Any) -> ev.Accepted:
         """Send one command and wait for its outcome. Publishing again under one id is the same command."""
         command_id = self.new_id()

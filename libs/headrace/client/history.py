@@ -38,6 +38,8 @@ class StepView:
     child: str = ""
     due_ms: int = 0
     """Instant of the timer it waits for."""
+    asked: ev.ApprovalRequested | None = None
+    """What it asks a person, or has asked."""
     artifacts: tuple[ev.Artifact, ...] = ()
     usage: ev.Usage | None = None
 
@@ -152,10 +154,10 @@ class RunView:
                 step.status, step.count = "running", count
             case ev.LoopStarted():
                 step.status, step.count = "running", 0
-            case ev.TimerSet() | ev.SignalAwaited():
+            case ev.TimerSet() | ev.SignalAwaited() | ev.ApprovalRequested():
                 _wait(step, event)
-            case ev.TimerFired() | ev.SignalTaken():
-                step.due_ms, step.reason = 0, ""
+            case ev.TimerFired() | ev.SignalTaken() | ev.ApprovalGranted() | ev.ApprovalDenied():
+                step.due_ms, step.reason = 0, _answer(event)
             case ev.ChildStarted(child=child, attempt=attempt):
                 step.status, step.child, step.attempt = "running", child, attempt
             case ev.ChildEnded(failure=failure) | ev.FallbackStarted(failure=failure):
@@ -190,14 +192,24 @@ class RunView:
             parent.failed += status == "failed"
 
 
-def _wait(step: StepView, event: ev.TimerSet | ev.SignalAwaited) -> None:
+def _wait(step: StepView, event: ev.TimerSet | ev.SignalAwaited | ev.ApprovalRequested) -> None:
     step.status, step.due_ms = "waiting", event.due_ms
     if isinstance(event, ev.SignalAwaited):
         step.reason = f"for signal `{event.name}`"
         return
+    if isinstance(event, ev.ApprovalRequested):
+        step.reason, step.asked = f"for an answer of {', '.join(event.by) or 'a person'}", event
+        return
     step.failure = event.failure or step.failure
     if event.timer == "retry":
         step.status = "retrying"
+
+
+def _answer(event: ev.TimerFired | ev.SignalTaken | ev.ApprovalGranted | ev.ApprovalDenied) -> str:
+    if isinstance(event, ev.TimerFired | ev.SignalTaken):
+        return ""
+    said = "approved" if isinstance(event, ev.ApprovalGranted) else "rejected"
+    return f"{said} by {event.by}" + (f": {event.comment}" if event.comment else "")
 
 
 _StepEvent = (
@@ -213,6 +225,9 @@ _StepEvent = (
     | ev.CompensationStarted
     | ev.SignalAwaited
     | ev.SignalTaken
+    | ev.ApprovalRequested
+    | ev.ApprovalGranted
+    | ev.ApprovalDenied
     | ev.TimerSet
     | ev.TimerFired
     | ev.ChildStarted

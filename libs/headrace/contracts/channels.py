@@ -105,6 +105,15 @@ _RUN_CHANNELS: Final = (
         ),
         "Facts from outside, unchecked, with deterministic ids.",
     ),
+    Channel(
+        "answers",
+        f"{_RUN}.input.approval-given.{{question}}",
+        subjects.RUNS,
+        (SCHEDULER,),
+        _RUN_READERS,
+        (ev.ApprovalGiven,),
+        "What a person answered: one subject a question, written with expected sequence 0, so that one answer wins.",
+    ),
 )
 _STORED_CHANNELS: Final = (
     Channel(

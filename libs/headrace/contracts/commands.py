@@ -1,6 +1,6 @@
 """What people and programs ask for. Imperative; the verb is the last token of the subject `hr.cmd.<tenant>.<verb>`."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -59,6 +59,26 @@ class RunSignal(Message, frozen=True, tag="io.headrace.run.signal.v1"):
     """Send a run a signal. One that comes before its step waits for it."""
 
     data: SignalRun
+
+
+class ApproveRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of `run-approve`: an answer to exactly what was shown."""
+
+    runid: str
+    step: str
+    """The step instance that asked, e.g. `review[3]/ok`."""
+    hash: str
+    """As the request says it: of what whoever answers was shown."""
+    by: str
+    """Who answers. The broker's permissions say who may send it, this says who it was."""
+    decision: Literal["approve", "reject"] = "approve"
+    comment: str = ""
+
+
+class RunApprove(Message, frozen=True, tag="io.headrace.run.approve.v1"):
+    """Answer a step that asks a person. Of several answers one wins, for good."""
+
+    data: ApproveRun
 
 
 class PutDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -129,6 +149,7 @@ Command = (
     RunStart
     | RunCancel
     | RunSignal
+    | RunApprove
     | RunPause
     | RunResume
     | DefinitionPut
@@ -142,6 +163,7 @@ VERBS: dict[str, type[Command]] = {
     "run-start": RunStart,
     "run-cancel": RunCancel,
     "run-signal": RunSignal,
+    "run-approve": RunApprove,
     "run-pause": RunPause,
     "run-resume": RunResume,
     "definition-put": DefinitionPut,

@@ -211,6 +211,39 @@ class SignalTaken(Event, frozen=True, tag="io.headrace.signal.taken.v1"):
     """Id of the message that brought it."""
 
 
+class ApprovalRequested(Event, frozen=True, tag="io.headrace.approval.requested.v1"):
+    """A step asks a person. An answer names the hash of what was shown."""
+
+    path: str
+    shown: Value
+    """`{message}`, rendered: all that the answer is about."""
+    hash: str
+    """sha256 over RFC 8785 JSON of `shown`, lower-case hex."""
+    due_ms: int
+    """Instant after which no answer is taken."""
+    by: tuple[str, ...] = ()
+    """Who may answer; empty: whoever may send the command."""
+
+
+class ApprovalGranted(Event, frozen=True, tag="io.headrace.approval.granted.v1"):
+    """A person has approved exactly what was shown; the step's own end follows in the same decision."""
+
+    path: str
+    answer: str
+    """Id of the message that brought it."""
+    by: str
+    comment: str = ""
+
+
+class ApprovalDenied(Event, frozen=True, tag="io.headrace.approval.denied.v1"):
+    """A person has rejected what was shown: the step fails, in the same decision."""
+
+    path: str
+    answer: str
+    by: str
+    comment: str = ""
+
+
 class TimerSet(Event, frozen=True, tag="io.headrace.timer.set.v1"):
     """The step waits: `retry` after a failed attempt, `wait` for its own sake, `deferred` on an executor's word."""
 
@@ -279,6 +312,9 @@ DecisionEvent = (
     | CompensationStarted
     | SignalAwaited
     | SignalTaken
+    | ApprovalRequested
+    | ApprovalGranted
+    | ApprovalDenied
     | TimerSet
     | TimerFired
     | ChildStarted

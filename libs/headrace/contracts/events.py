@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from headrace.contracts.decisions import ApprovalDenied as ApprovalDenied
+from headrace.contracts.decisions import ApprovalGranted as ApprovalGranted
+from headrace.contracts.decisions import ApprovalRequested as ApprovalRequested
 from headrace.contracts.decisions import ChildEnded as ChildEnded
 from headrace.contracts.decisions import ChildStarted as ChildStarted
 from headrace.contracts.decisions import CompensationStarted as CompensationStarted
@@ -224,6 +227,27 @@ class SignalReceived(Message, frozen=True, tag="io.headrace.signal.received.v1")
     data: Signalled
 
 
+class GivenAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `approval-given`."""
+
+    step: str
+    """The step instance that asked."""
+    hash: str
+    """Of what was shown to whoever answers."""
+    decision: str
+    """`approve` or `reject`."""
+    by: str
+    at_ms: int
+    """When the answer was taken in, by the broker's clock."""
+    comment: str = ""
+
+
+class ApprovalGiven(Message, frozen=True, tag="io.headrace.approval.given.v1"):
+    """A person has answered a step. One question has one subject, and that has one message: the first answer."""
+
+    data: GivenAnswer
+
+
 class ChildResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Body of `child-reported`."""
 
@@ -264,6 +288,7 @@ RunMessage = (
     | PauseRequested
     | ResumeRequested
     | SignalReceived
+    | ApprovalGiven
     | ChildReported
     | KeyAnswered
 )

@@ -31,6 +31,7 @@ _PARAMETERS: Final = {
     "event": "attempt-succeeded, attempt-failed or attempt-deferred.",
     "call": "Hash of the step instance and the call.",
     "verb": "Last token; it decides what the body is.",
+    "question": "Hash of the step instance that asks.",
     "command": "Id of the command, or a hash of it where it is no token.",
     "name": "Name that pipelines listen for.",
     "tool": "Token of the tool.",

@@ -91,6 +91,11 @@ def input_(prefix: str, verb: str) -> str:
     return f"{prefix}.input.{verb}"
 
 
+def answer(prefix: str, hashed: str) -> str:
+    """Where a question to a person is answered; one subject a question, so that the sequence check picks one answer."""
+    return f"{prefix}.input.approval-given.{hashed}"
+
+
 def report(prefix: str, event: str) -> str:
     """Where an executor's report goes."""
     return f"{prefix}.report.{event}"

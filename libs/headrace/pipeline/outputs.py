@@ -7,6 +7,7 @@ from headrace.contracts.events import ToolSpec
 from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
 
 FOREACH_FIELDS: Final = frozenset({"items", "failed", "counts"})
+APPROVAL_FIELDS: Final = frozenset({"decision", "by", "at", "comment"})
 _NOTHING: Final = frozenset[str]()
 
 
@@ -24,6 +25,8 @@ def output_fields(body: Any, catalogue: Mapping[str, ToolSpec] | None) -> frozen
         return frozenset(body.get("outputs", ()))
     if "switch" in body:
         return _of_cases(body["switch"])
+    if "approval" in body:
+        return APPROVAL_FIELDS
     if "wait" in body or "emit" in body:
         return _NOTHING
     transform = body.get("transform")

@@ -12,7 +12,6 @@ _COST: Final = "prices and budgets"
 _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
-    "step.approval": _WAITING,
     "step.emit": "events out of runs",
     "step.on_unknown=ask": _WAITING,
     "step.cache": "results that are used again",

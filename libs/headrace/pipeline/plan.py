@@ -118,12 +118,13 @@ class Signal:
 class Approval:
     """Whom an `approval` step asks. `spec` renders to `{message}`: what is shown, and what the answer is bound to.
 
-    The answer names the content hash (`approval_hash` of the rendered spec); another hash is refused. A refusal fails
-    the step with `rejected`. Its output is `{by, at, comment}`.
+    The answer names the content hash (`approval_hash` of the rendered spec); another hash is refused. A rejection fails
+    the step with `rejected`. Its output is `{decision, by, at, comment}`: `approved`, who, when (RFC 3339), and why.
     """
 
     by: tuple[str, ...] = ()
-    """Names or roles that may answer; empty: whoever has the role `approve`."""
+    """Names that may answer; empty: whoever may send the command, which is what the role `approve` means. A name is
+    what the sender says: who may send is the broker's business."""
     timeout_ms: int = names.DURATION_MS_MAX
     skip_on_timeout: bool = False
 

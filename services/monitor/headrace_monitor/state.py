@@ -15,6 +15,7 @@ import msgspec
 from headrace.contracts.canonical import canonical_json, sha256_hex
 from headrace.contracts.envelope import Value
 from headrace.contracts.events import (
+    ApprovalRequested,
     ChildEnded,
     ChildStarted,
     DecisionEvent,
@@ -157,7 +158,7 @@ def _step(event: DecisionEvent) -> tuple[str, str] | None:
             return path, "scheduled"
         case TimerSet(path=path, timer=timer):
             return path, "retrying" if timer == "retry" else "waiting"
-        case SignalAwaited(path=path):
+        case SignalAwaited(path=path) | ApprovalRequested(path=path):
             return path, "waiting"
         case ForeachStarted(path=path) | LoopStarted(path=path) | ScopeStarted(path=path) | ChildStarted(path=path):
             return path, "running"

@@ -20,11 +20,13 @@ from headrace.contracts.errors import ExpressionError
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler import starting
+from headrace_scheduler.approvals import settle_approval
 from headrace_scheduler.containers import ask_outputs
 from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.ends import fail_attempt
 from headrace_scheduler.paths import OUTPUTS, is_inside
+from headrace_scheduler.questions import is_answered
 from headrace_scheduler.records import (
     ACTIVE,
     CHILD,
@@ -145,11 +147,16 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
     for path in run.active:
         inst = run.get(path)
         assert inst is not None, path
-        if run.signals and is_heard(run, plan, inst):
+        if _is_called(run, plan, inst):
             return False
         if now_ms >= _due_ms(run, plan, inst) or (inst.status in starting.HOLDERS and _may_move_on(run, plan, inst)):
             return False
     return True
+
+
+def _is_called(run: Run, plan: Plan, inst: Inst) -> bool:
+    """Somebody has sent what a step waits for."""
+    return is_answered(inst) or is_heard(run, plan, inst)
 
 
 def _due_ms(run: Run, plan: Plan, inst: Inst) -> int:
@@ -344,7 +351,7 @@ def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
             fail_attempt(writer, inst, _lost(writer, inst))
         elif inst.status in (RUNNING, CHILD, INSIDE) and writer.now_ms >= inst.due_ms:
             fail_attempt(writer, inst, _overdue(writer, inst))
-        elif inst.status == SLEEPING and (writer.now_ms >= inst.timer_ms or is_heard(writer.run, writer.plan, inst)):
+        elif inst.status == SLEEPING and (writer.now_ms >= inst.timer_ms or _is_called(writer.run, writer.plan, inst)):
             _fire(writer, inst)
 
 
@@ -377,6 +384,8 @@ def _fire(writer: Writer, inst: Inst) -> None:
         case "wait":
             writer.emit(ev.TimerFired(path=inst.path, timer="wait"))
             writer.emit(ev.StepCompleted(path=inst.path, output=NULL))
+        case "approval":
+            settle_approval(writer, node_of(writer.plan, inst.path), inst)
         case "signal":
             stop_waiting(writer, node_of(writer.plan, inst.path), inst.path)
         case _ if writer.run.status == "paused" or writer.fatal is not None or not writer.room():

@@ -37,6 +37,7 @@ from headrace.runtime.eventlog import Broker, Delivery, Expected, Stored
 from headrace.runtime.park import park
 from headrace.runtime.probes import Admission
 from headrace_scheduler import messages
+from headrace_scheduler.approval_intake import ApprovalIntake
 from headrace_scheduler.concurrency import key_text
 from headrace_scheduler.definitions import Definitions
 from headrace_scheduler.schedule_intake import ScheduleIntake
@@ -83,6 +84,8 @@ class Intake:
         self._schedules = ScheduleIntake(
             broker, clock=clock, definitions=definitions, source=source, run_streams=run_streams
         )
+
+        self._approvals = ApprovalIntake(broker, clock=clock, plans=plans, source=source, find=self._run)
 
     async def handle(self, delivery: Delivery) -> None:
         """Carry a command out, or refuse it, or hand it back."""
@@ -157,6 +160,8 @@ class Intake:
                     return await self._control(command, "pause")
                 case cmd.RunResume():
                     return await self._control(command, "resume")
+                case cmd.RunApprove():
+                    return await self._approvals.answer(command)
                 case cmd.RunSignal():
                     return await self._signal(command)
                 case cmd.DefinitionRetire():

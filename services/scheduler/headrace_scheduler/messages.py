@@ -7,6 +7,7 @@ import msgspec
 
 from headrace.contracts import events as ev
 from headrace.contracts import ids, subjects
+from headrace.contracts.canonical import blake2b_hex
 from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import SPECVERSION, Value
 from headrace.contracts.live import Held, Revoke
@@ -199,6 +200,29 @@ def signal_received(target: Target, name: str, payload: Value, *, cause: str, so
     )
     prefix = subjects.run_prefix(target.tenant, target.pipeline, target.run)
     return Outgoing(subjects.input_(prefix, "signal-received"), encode(message), event_id)
+
+
+def approval_given(target: Target, data: ev.GivenAnswer, *, cause: str, source: str) -> Outgoing:
+    """An answer, as an input of the run on the subject of its question; `cause` makes it unique."""
+    kind = "io.headrace.approval.given.v1"
+    event_id = ids.event_id(kind, target.tenant, target.run, "", 0, 0, 0, cause)
+    message = ev.ApprovalGiven(
+        specversion=SPECVERSION,
+        id=event_id,
+        source=source,
+        time=rfc3339(data.at_ms),
+        schemaver=1,
+        tenant=target.tenant,
+        subject=f"run/{target.run}/step/{data.step}",
+        pipeline=target.pipeline,
+        runid=target.run,
+        stepid=data.step,
+        causationid=cause,
+        correlationid=ids.root_of(target.run),
+        data=data,
+    )
+    prefix = subjects.run_prefix(target.tenant, target.pipeline, target.run)
+    return Outgoing(subjects.answer(prefix, blake2b_hex(data.step.encode())), encode(message), event_id)
 
 
 @dataclass(slots=True, frozen=True)

@@ -60,6 +60,16 @@ class Signal(msgspec.Struct):
     payload: Value
 
 
+class Answer(msgspec.Struct, omit_defaults=True):
+    """What a person answered, and no decision has dealt with yet."""
+
+    id: str
+    decision: str
+    by: str
+    at_ms: int
+    comment: str = ""
+
+
 class Fan(msgspec.Struct, omit_defaults=True):
     """The window of a `foreach`: what is in flight, and results by index."""
 
@@ -141,6 +151,9 @@ class Inst(msgspec.Struct, omit_defaults=True):
     scope: Scope | None = None
     carry: Value | None = None
     """Of an iteration: what it was given."""
+    question: str = ""
+    """Of a step that asks a person: the hash of what it shows."""
+    answer: Answer | None = None
     child: str = ""
     begun: ev.ChildStarted | None = None
     """What the child's first decision derives from."""

@@ -12,6 +12,7 @@ from headrace.contracts.failure import Failure
 from headrace.pipeline.durations import instant_ms, parse_duration_ms
 from headrace.pipeline.expressions import Expression, render
 from headrace.pipeline.plan import Node, node_of
+from headrace_scheduler.approvals import request_approval
 from headrace_scheduler.asking import ask, is_true, schedule_content
 from headrace_scheduler.containers import finish_scope, next_item, next_iteration, open_loop, open_scope, open_window
 from headrace_scheduler.deadlines import step_deadline_ms
@@ -154,6 +155,8 @@ def start_instance(writer: Writer, node: Node, path: str) -> None:
                 schedule(writer, path, attempt=1)
         case "signal":
             await_signal(writer, node, path)
+        case "approval":
+            request_approval(writer, node, path)
         case "wait":
             _start_wait(writer, node, path)
         case _:

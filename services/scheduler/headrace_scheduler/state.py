@@ -19,6 +19,7 @@ from headrace.contracts import events as ev
 from headrace.contracts import names
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import ROOT, Plan, node_of
+from headrace_scheduler import questions
 from headrace_scheduler.deadlines import attempt_window_ms
 from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in
 from headrace_scheduler.records import (
@@ -89,6 +90,8 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             return _evolve_control(run, message)
         case ev.SignalReceived():
             return _evolve_signal(run, message)
+        case ev.ApprovalGiven():
+            return questions.hear(run, message)
         case ev.ChildReported():
             return _evolve_child(run, message)
         case ev.KeyAnswered():
@@ -254,6 +257,8 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             inst.scheduled_ms, inst.begun = at_ms, event
         case ev.SignalAwaited() | ev.SignalTaken() | ev.FallbackStarted() | ev.CompensationStarted():
             _apply_called(run, plan, event, at_ms)
+        case ev.ApprovalRequested() | ev.ApprovalGranted() | ev.ApprovalDenied():
+            questions.apply(run, plan, event, at_ms)
         case ev.ChildEnded():
             pass  # for readers: the step's own end follows in the same decision
         case _:
