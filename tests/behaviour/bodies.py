@@ -1,11 +1,13 @@
 """A step of every kind whose result, time and failure can be chosen: what the tables of pairs and keys are made of."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from headrace.pipeline.functions import as_text
+from headrace.pipeline.plan import approval_hash
 from tests.behaviour.world import Act
 
 INPUTS: Final = {"x": {}, "zero": {"type": "integer"}}
@@ -97,6 +99,30 @@ def _signals(sent: int) -> tuple[Act, ...]:
     )
 
 
+class Instant:
+    """Equal to every instant as the log writes it."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it looks like one."""
+        return isinstance(other, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", other) is not None
+
+    __hash__ = None  # type: ignore[assignment]  # nothing that equals so much has one
+
+
+def _approvals(sent: int) -> tuple[Act, ...]:
+    """Somebody answers wherever the step may ask, again and again: what is not asked yet cannot be answered."""
+    return tuple(
+        Act(
+            SIGNAL_EVERY_S * (number + 1) + later_s,
+            "run-approve",
+            {"step": step, "hash": approval_hash({"message": "Go on?"}), "by": "ann"},
+        )
+        for number in range(sent)
+        for step in ("s", f"s[{number}]", f"s({number})")
+        for later_s in (0.0, 0.1, 0.3)
+    )
+
+
 def _wrapped(value: Any, nth: int = 0) -> Any:
     return {"v": value}
 
@@ -150,6 +176,14 @@ BODIES: Final[dict[str, Body]] = {
             lambda when, source: {"signal": {"name": "go", "timeout": "50ms"}},
             fails_for_all=True,
             acts=_signals,
+        ),
+        Body(
+            "approval",
+            lambda source, **how: {"approval": {"message": "Go on?"}},
+            lambda value, nth=0: {"decision": "approved", "by": "ann", "at": Instant(), "comment": ""},
+            lambda when, source: {"approval": {"message": "Go on?", "timeout": "50ms"}},
+            fails_for_all=True,
+            acts=_approvals,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""`headrace approve` as people use it: what is asked is shown, on a terminal it is asked, elsewhere its hash is given."""
+"""`headrace approve` as people use it: what is asked is shown; on a terminal it asks, elsewhere it wants the hash."""
 
 import json
 import os
