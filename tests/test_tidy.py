@@ -105,6 +105,7 @@ TESTED_BY = {
     "headrace_scheduler/pseudos": "integration/scheduler/test_schedules.py",
     "headrace_scheduler/schedule_intake": "integration/scheduler/test_schedules.py",
     "headrace/cli/approving": "e2e/test_approve.py",
+    "headrace/cli/words": "e2e/test_exit_codes.py",
     "headrace/cli/deploying": "e2e/test_triggers.py",
     "headrace/client/schedules": "e2e/test_triggers.py",
     "headrace_scheduler/definitions": "integration/scheduler/test_intake.py",

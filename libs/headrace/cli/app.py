@@ -12,6 +12,25 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
+from headrace.cli.words import (
+    Answerer,
+    Comment,
+    DataDir,
+    File,
+    Inputs,
+    Json,
+    Name,
+    NatsServer,
+    Payload,
+    ReadRoots,
+    Reason,
+    Reject,
+    RunId,
+    ShownHash,
+    SignalName,
+    StepPath,
+    Trigger,
+)
 from headrace.contracts import names
 
 app = typer.Typer(
@@ -27,47 +46,6 @@ triggers = typer.Typer(
     help="Schedules of deployed pipelines; alone it lists them.", invoke_without_command=True, rich_markup_mode=None
 )
 app.add_typer(triggers, name="triggers")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Instead of .headrace or HEADRACE_DATA_DIR.", show_default=False),
-]
-ReadRoots = Annotated[
-    list[Path] | None,
-    typer.Option("--read-root", metavar="DIR", help="Tools may read this too; may be repeated.", show_default=False),
-]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option("-i", "--input", metavar="NAME=VALUE", help="An input; may be repeated.", show_default=False),
-]
-NatsServer = Annotated[
-    str,
-    typer.Option(
-        "--nats-server", metavar="PATH", help="The executable to use instead of the installed one.", show_default=False
-    ),
-]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a pipeline.")]
-Trigger = Annotated[
-    int | None,
-    typer.Argument(metavar="TRIGGER", min=0, help="Its number, from 0; all unless given.", show_default=False),
-]
-SignalName = Annotated[str, typer.Argument(metavar="NAME", help="The signal that a step waits for.")]
-Payload = Annotated[
-    str | None,
-    typer.Option("--payload", metavar="JSON", help="What the step gives: JSON or YAML.", show_default=False),
-]
-StepPath = Annotated[str, typer.Argument(metavar="STEP", help="The step that asks, as `headrace show` names it.")]
-Reject = Annotated[bool, typer.Option("--reject", help="Reject instead: the step fails.")]
-Answerer = Annotated[str, typer.Option("--as", metavar="NAME", help="Who answers.", show_default="this account's name")]
-ShownHash = Annotated[
-    str, typer.Option("--hash", metavar="H", help="Answer just what has this hash, unasked.", show_default=False)
-]
-Comment = Annotated[str, typer.Option("--comment", help="Kept in the log and in the output.", show_default=False)]
-Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
-File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A pipeline file.")]
-"""Not checked where it is parsed: a file that cannot be read is no wrong usage."""
 
 
 class Drawing(enum.StrEnum):
