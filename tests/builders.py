@@ -11,7 +11,7 @@ from headrace.contracts import events as ev
 from headrace.contracts import ids, pseudo
 from headrace.contracts.canonical import blake2b_hex, canonical_json
 from headrace.contracts.codec import inline
-from headrace.contracts.envelope import SPECVERSION, Message, Value
+from headrace.contracts.envelope import SPECVERSION, Message, Part, Value
 from headrace.contracts.failure import Failure
 from headrace.contracts.schemas import inner_types, stored_types, type_of
 from headrace.pipeline.compile import compile_plan
@@ -198,6 +198,7 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ev.StepFailed(path="review[1]", attempt=5, failure=failure(retry_after_ms=2_000, causes=("TimeoutError",))),
         ev.StepSkipped(path="fix", reason="its condition is false"),
         ev.StepCancelled(path="child"),
+        ev.ItemsStored(path="review", first=1_000, results=Part(ref=f"{RUN}/{'0f' * 32}", size=48_000, count=1_000)),
         ev.ForeachStarted(path="review", items=inline(["src/a.py", "src/b.py"]), count=2),
         ev.FallbackStarted(path="tidy", attempt=0, failure=failure(code="denied", retryable=False)),
         ev.CompensationStarted(path="tidy"),

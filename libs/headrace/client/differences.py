@@ -176,6 +176,8 @@ def _told(value: Any) -> Any:
 def value_hash(value: Value) -> str:
     """sha256 of a value's content, the same inline and by reference, whichever run holds it."""
     if not isinstance(value.json, msgspec.Raw):
+        if value.parts:
+            return sha256_hex(encode_value([part.ref.rpartition("/")[2] for part in value.parts]))
         index = f"[{value.index}]" if value.index >= 0 else ""
         return value.ref.rpartition("/")[2] + index
     plain = msgspec.json.decode(value.json)

@@ -93,7 +93,10 @@ def reason_of_waiting(
             yield Reason(
                 "child", path, f"`{path}` waits for its child run {child} of `{pipeline}`", (last.seq,), run=child
             )
-        case ev.ForeachStarted(count=count):
+        case ev.ForeachStarted() | ev.ItemsStored():
+            (*_, count) = (
+                said.event.count for said in chronicle.of_path[path] if isinstance(said.event, ev.ForeachStarted)
+            )
             done = sum(1 for other in _parts(chronicle, path, "[") if chronicle.end(other) is not None)
             text = f"`{path}` has {done} of {count} items done; the next begin when the run has room"
             yield Reason("items", path, text, (last.seq,))

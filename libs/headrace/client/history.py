@@ -138,6 +138,8 @@ class RunView:
                 self.status, self.reason = "blocked", reason
             case ev.RunResumed():
                 self.status, self.reason = "running", ""
+            case ev.ItemsStored():
+                pass  # where results lie; their items have told them
             case _:
                 if "?" not in event.path:  # an evaluation that an executor does for the scheduler is no step
                     self._step_event(event, at_ms)

@@ -7,7 +7,7 @@ import msgspec
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.runtime import blobs
 from headrace.runtime.eventlog import EventLog
-from headrace.runtime.values import foreach_output, item_refs
+from headrace.runtime.values import foreach_output, item_refs, joined
 
 
 async def resolve(log: EventLog, tenant: str, value: Value) -> Any:
@@ -16,7 +16,12 @@ async def resolve(log: EventLog, tenant: str, value: Value) -> Any:
     Raises:
         NotFoundError: what it refers to is not stored (any more). CorruptError: what is stored is something else.
     """
-    data = bytes(value.json) if isinstance(value.json, msgspec.Raw) else await blobs.get(log, tenant, value.ref)
+    if isinstance(value.json, msgspec.Raw):
+        data = bytes(value.json)
+    elif value.parts:
+        data = joined([await blobs.get(log, tenant, part.ref) for part in value.parts])
+    else:
+        data = await blobs.get(log, tenant, value.ref)
 
     if value.form == "items":
         results = msgspec.json.decode(data, type=tuple[ItemResult, ...])

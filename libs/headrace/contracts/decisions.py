@@ -6,7 +6,7 @@ Instants are integer milliseconds of broker time (`…_ms`); durations likewise.
 
 import msgspec
 
-from headrace.contracts.envelope import Value
+from headrace.contracts.envelope import Part, Value
 from headrace.contracts.failure import Failure
 
 
@@ -159,6 +159,15 @@ class ForeachStarted(Event, frozen=True, tag="io.headrace.foreach.started.v1"):
     count: int
 
 
+class ItemsStored(Event, frozen=True, tag="io.headrace.items.stored.v1"):
+    """Of a long `foreach`, the items from `first` on have all ended, and their results lie in a blob: an array of
+    `ItemResult`."""
+
+    path: str
+    first: int
+    results: Part
+
+
 class LoopStarted(Event, frozen=True, tag="io.headrace.loop.started.v1"):
     """A `while` or `until` begins; its iterations are `<path>(0)`, `<path>(1)` …, one at a time."""
 
@@ -306,6 +315,7 @@ DecisionEvent = (
     | StepSkipped
     | StepCancelled
     | ForeachStarted
+    | ItemsStored
     | LoopStarted
     | ScopeStarted
     | FallbackStarted

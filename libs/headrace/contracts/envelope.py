@@ -34,10 +34,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_
     defdigest: str = ""
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of a long array: a blob that is an array of `count` elements, in `size` bytes."""
+
+    ref: str
+    size: int
+    count: int
+
+
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A JSON value, inline or by reference; the two look the same to the author of a pipeline.
 
-    Exactly one of `json` and `ref` is set. `form` says how the bytes behind `ref` are read: `json` is the value itself;
+    Exactly one of `json`, `ref` and `parts` is set. `form` says how the bytes are read: `json` is the value itself;
     `items` is an array of `ItemResult`, the composed result of a `foreach`; `results` is such an array, read as
     how each item ended. With `index` ≥ 0 the value is that element
     of the array behind `ref`: one item of a long list.
@@ -50,6 +58,9 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int = -1
     count: int = -1
     """How many elements a list behind `ref` has; −1 when it is no list or nobody counted."""
+    parts: tuple[Part, ...] = ()
+    """An array in pieces, in order: the results of a `foreach` over more than ITEMS_PART_MAX items. `size` is the sum
+    of theirs, and may be more than one value may have."""
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -24,6 +24,9 @@ HEADER_BYTES_MAX: Final = 4 * 1024
 SCHEDULER_ITEMS_MAX: Final = 1_000
 """A transform that reads a longer list is evaluated by an executor."""
 FOREACH_ITEMS_MAX: Final = 100_000
+ITEMS_PART_MAX: Final = 1_000
+"""Results of a longer `foreach` are stored in parts of this many as they finish. As many inline results of 64 KiB are
+a blob of 62.6 MiB, which a value may have."""
 STEPS_MAX: Final = 10_000
 NESTING_MAX: Final = 10
 

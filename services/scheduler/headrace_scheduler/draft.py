@@ -45,12 +45,16 @@ class Writer:
         self.blobs: list[tuple[str, bytes]] = []
         self.fatal: tuple[str, Failure] | None = None
         """The first step failure that the pipeline does not tolerate."""
-        self._bytes = 0
+        self._bytes = self._blob_bytes = 0
 
     @property
     def full(self) -> bool:
         """No further event fits; the next decision goes on from here."""
-        return len(self.events) >= names.DECISION_EVENTS_MAX - 100 or self._bytes > FULL_BYTES
+        return (
+            len(self.events) >= names.DECISION_EVENTS_MAX - 100
+            or self._bytes > FULL_BYTES
+            or self._blob_bytes > names.VALUE_BYTES_MAX
+        )
 
     @property
     def crowded(self) -> bool:
@@ -94,9 +98,14 @@ class Writer:
         """As `store`, for bytes that are JSON already."""
         if len(data) <= names.INLINE_BYTES_MAX:
             return Value(json=msgspec.Raw(data), form=form)
+        return Value(ref=self.store_blob(data), size=len(data), form=form)
+
+    def store_blob(self, data: bytes) -> str:
+        """The reference of bytes that are stored before the decision."""
         ref = subjects.blob_ref(self.run.run, sha256_hex(data))
         self.blobs.append((ref, data))
-        return Value(ref=ref, size=len(data), form=form)
+        self._blob_bytes += len(data)
+        return ref
 
     def add_order(self, path: str, content: Content) -> None:
         """The order of a step just scheduled goes with this decision."""

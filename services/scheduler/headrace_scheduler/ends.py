@@ -11,11 +11,12 @@ import msgspec
 from headrace.contracts import events as ev
 from headrace.contracts import names
 from headrace.contracts.codec import encode
+from headrace.contracts.envelope import Part, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Node, node_of
 from headrace_scheduler.deadlines import retry_policy, step_deadline_ms
 from headrace_scheduler.paths import asker_of, is_inside, owner_of, part_of, scope_of, whole_of
-from headrace_scheduler.records import FANNED, STANDING, TURNING, Inst, fan_results
+from headrace_scheduler.records import FANNED, STANDING, TURNING, Inst, fan_results, part_range
 from headrace_scheduler.retry import retry_delay_ms
 
 if TYPE_CHECKING:  # the writer calls these functions; naming its type back is no dependency
@@ -31,7 +32,7 @@ def follow(writer: "Writer", event: ev.StepCompleted | ev.StepFailed | ev.StepSk
     if "?" in path:
         return  # whoever asked goes on, or fails next
     if path[-1] == "]":
-        _after_item(writer, whole_of(path))
+        _after_item(writer, *(part_of(path) or ("", 0)))
     elif path[-1] == ")":
         if isinstance(event, ev.StepFailed):
             _fail_whole(writer, path, event.failure)
@@ -76,7 +77,7 @@ def _fail_whole(writer: "Writer", iteration: str, failure: Failure) -> None:
         writer.fail_step(whole.path, _within(failure, iteration))
 
 
-def _after_item(writer: "Writer", owner: str) -> None:
+def _after_item(writer: "Writer", owner: str, index: int) -> None:
     inst = writer.run.get(owner)
     if inst is None or inst.status != FANNED or inst.fan is None:
         return
@@ -84,8 +85,21 @@ def _after_item(writer: "Writer", owner: str) -> None:
     assert foreach is not None
     if inst.fan.failed and not foreach.continue_on_error:
         writer.fail_step(owner, _item_failure(inst))
-    elif inst.fan.done == inst.fan.count:
+        return
+    if inst.fan.ended:
+        _store_part(writer, inst, index // names.ITEMS_PART_MAX)
+    if inst.fan.done == inst.fan.count:
         complete_foreach(writer, owner)
+
+
+def _store_part(writer: "Writer", inst: Inst, part: int) -> None:
+    """The results of a part go to a blob once all its items have ended: what a long list costs is its window."""
+    assert inst.fan is not None
+    items = part_range(inst.fan, part)
+    if inst.fan.ended[part] == len(items):
+        data = encode(fan_results(writer.run, inst.path, items))
+        stored = Part(ref=writer.store_blob(data), size=len(data), count=len(items))
+        writer.emit(ev.ItemsStored(path=inst.path, first=items.start, results=stored))
 
 
 def _item_failure(inst: Inst) -> Failure:
@@ -102,13 +116,20 @@ def complete_foreach(writer: "Writer", path: str) -> None:
     """All items have ended and the failed ones are tolerated: the list of results is the output."""
     inst = writer.run.get(path)
     assert inst is not None and inst.fan is not None
-    data = encode(fan_results(writer.run, path))
+    degraded = inst.fan.failed > 0 or inst.fan.degraded
+    if inst.fan.parts:
+        parts = tuple(inst.fan.parts[part] for part in range(len(inst.fan.parts)))
+        size = sum(part.size for part in parts)
+        output = Value(parts=parts, size=size, count=inst.fan.count, form="items")
+        writer.emit(ev.StepCompleted(path=path, output=output, degraded=degraded))
+        return
+    data = encode(fan_results(writer.run, path, range(inst.fan.count)))
     if len(data) > names.VALUE_BYTES_MAX:
         message = f"{path}: the results take {len(data)} bytes; at most {names.VALUE_BYTES_MAX} are allowed"
         writer.fail_step(path, Failure(code="too_large", message=message))
         return
     output = writer.store_bytes(data, form="items")
-    writer.emit(ev.StepCompleted(path=path, output=output, degraded=inst.fan.failed > 0 or inst.fan.degraded))
+    writer.emit(ev.StepCompleted(path=path, output=output, degraded=degraded))
 
 
 def fail_attempt(writer: "Writer", inst: Inst, failure: Failure) -> None:

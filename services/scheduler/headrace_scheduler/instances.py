@@ -7,6 +7,10 @@ shrinks to its result in the record of its whole, and is forgotten; so are the s
 from bisect import insort
 from typing import Final
 
+import msgspec
+
+from headrace.contracts import names
+from headrace.contracts.decisions import ItemsStored
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Block, Node, Plan, node_of
@@ -27,6 +31,7 @@ from headrace_scheduler.records import (
     Inst,
     Run,
     Scope,
+    part_range,
 )
 
 _BROKEN: Final = (FAILED, CANCELLED)
@@ -203,7 +208,7 @@ def end(
             return  # the whole has ended; its parts' ends are for the record
         _take_part(run, path)
     inst = run.edit(path)
-    was = inst.status
+    was, output = inst.status, None if output is None else _kept(output)
     leave(run, inst)
     if status in _BROKEN and (inst.scope or inst.fan or inst.turns):
         clear_inside(run, plan, path)
@@ -224,10 +229,28 @@ def end(
         _count_down(run, plan, inst, undone=was != STANDING)
 
 
+def store_items(run: Run, event: ItemsStored) -> None:
+    """The results of a part of a long list lie in a blob from here on."""
+    inst = run.get(event.path)
+    if inst is None or inst.fan is None:
+        return  # the whole has ended; what its parts say is for the record
+    fan = run.edit(event.path).fan
+    assert fan is not None
+    part = event.first // names.ITEMS_PART_MAX
+    fan.parts[part] = event.results
+    for index in part_range(fan, part):
+        fan.results.pop(index, None)
+
+
+def _kept(value: Value) -> Value:
+    """A value that outlives the message it came in: raw JSON is a view, which keeps all of its message's bytes."""
+    return msgspec.structs.replace(value, json=value.json.copy()) if isinstance(value.json, msgspec.Raw) else value
+
+
 def _shrink_fan(plan: Plan, inst: Inst) -> None:
     """Forget the window; the list stays where steps may have to be undone, which read their item."""
     if inst.fan is not None and _is_kept(plan, inst.path):
-        inst.fan.results = {}
+        inst.fan.results, inst.fan.ended, inst.fan.parts = {}, [], {}
     else:
         inst.fan = None
 
@@ -270,6 +293,8 @@ def _end_part(run: Run, part: tuple[str, int], result: ItemResult, *, degraded: 
         inst.fan.results[index] = result
         inst.fan.in_flight -= 1
         inst.fan.done += 1
+        if inst.fan.ended:
+            inst.fan.ended[index // names.ITEMS_PART_MAX] += 1
         inst.fan.degraded = inst.fan.degraded or degraded
         if result.status == FAILED:
             inst.fan.failed += 1

@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 
 from headrace.contracts import events as ev
+from headrace.contracts import names
 from headrace.contracts.codec import inline
-from headrace.contracts.envelope import ItemResult, Value
+from headrace.contracts.envelope import ItemResult, Part, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
 
@@ -84,6 +85,11 @@ class Fan(msgspec.Struct, omit_defaults=True):
     degraded: bool = False
     """The result of an item is."""
     results: dict[int, ItemResult] = {}
+    """Of items that have ended and lie in no part."""
+    ended: list[int] = []
+    """Of a long list: how many items of each part have ended."""
+    parts: dict[int, Part] = {}
+    """Of a long list: what has been stored, by the part's number."""
 
 
 class Turns(msgspec.Struct, omit_defaults=True):
@@ -284,6 +290,7 @@ class Overlay(dict[str, Inst]):
                 # Only results of this decision are written to the copy; `fan_results` reads through.
                 inst.fan = copy(inst.fan)
                 inst.fan.results = {}
+                inst.fan.ended, inst.fan.parts = inst.fan.ended.copy(), inst.fan.parts.copy()
             if inst.scope is not None:
                 inst.scope = copy(inst.scope)
             if inst.turns is not None:
@@ -310,16 +317,22 @@ def draft_of(run: Run) -> Run:
     return draft
 
 
-def fan_results(run: Run, path: str) -> list[ItemResult]:
-    """The results of a finished `foreach`, in the list's order."""
+def fan_results(run: Run, path: str, items: range) -> list[ItemResult]:
+    """The results of ended items of a `foreach` that lie in no part, in the list's order."""
     inst = run.get(path)
     assert inst is not None and inst.fan is not None, path
-    merged = inst.fan.results
+    results, earlier = inst.fan.results, inst.fan.results
     if isinstance(run.insts, Overlay):
         below = run.insts.base.get(path)
         if below is not None and below.fan is not None:
-            merged = below.fan.results | merged
-    return [merged[index] for index in range(inst.fan.count)]
+            earlier = below.fan.results
+    return [results[index] if index in results else earlier[index] for index in items]
+
+
+def part_range(fan: Fan, part: int) -> range:
+    """The items of one part of a long list."""
+    first = part * names.ITEMS_PART_MAX
+    return range(first, min(first + names.ITEMS_PART_MAX, fan.count))
 
 
 def is_claimed(inst: Inst, plan: Plan) -> bool:

@@ -21,7 +21,7 @@ from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import ROOT, Plan, node_of
 from headrace_scheduler import questions
 from headrace_scheduler.deadlines import attempt_window_ms
-from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in
+from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in, store_items
 from headrace_scheduler.records import (
     CANCELLED,
     CHILD,
@@ -242,6 +242,8 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             end(run, plan, event.path, SKIPPED)
         case ev.StepCancelled():
             end(run, plan, event.path, CANCELLED)
+        case ev.ItemsStored():
+            store_items(run, event)
         case ev.ForeachStarted() | ev.LoopStarted() | ev.ScopeStarted():
             _apply_opened(run, plan, event, at_ms)
         case ev.TimerSet():
@@ -338,10 +340,12 @@ def _apply_opened(
 
 
 def _fan(event: ev.ForeachStarted) -> Fan:
+    ended = [0] * -(-event.count // names.ITEMS_PART_MAX) if event.count > names.ITEMS_PART_MAX else []
     if event.items.ref:
-        return Fan(count=event.count, ref=event.items.ref)
+        return Fan(count=event.count, ref=event.items.ref, ended=ended)
     assert isinstance(event.items.json, msgspec.Raw)
-    return Fan(count=event.count, items=msgspec.json.decode(event.items.json, type=list[msgspec.Raw]))
+    items = msgspec.json.decode(event.items.json, type=list[msgspec.Raw])
+    return Fan(count=event.count, items=items, ended=ended)
 
 
 def _apply_created(run: Run, plan: Plan, event: ev.RunCreated, at_ms: int) -> None:

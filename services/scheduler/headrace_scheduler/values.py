@@ -142,7 +142,7 @@ def _items_of(inst: Inst) -> Value | None:
 def is_small(bindings: Mapping[str, Value]) -> bool:
     """True when the scheduler itself may evaluate over these: nothing by reference, no long list."""
     for value in bindings.values():
-        if value.ref:
+        if value.ref or value.parts:
             return False
         if value.form in COMPOSED and any(item.value and item.value.ref for item in _items(value)):
             return False

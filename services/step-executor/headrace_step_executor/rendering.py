@@ -20,7 +20,7 @@ from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.errors import AttemptError, HeadraceError
 from headrace.contracts.events import Order
 from headrace.runtime.blobs import BlobCache
-from headrace.runtime.values import COMPOSED, item_refs
+from headrace.runtime.values import COMPOSED, item_refs, joined
 from headrace_step_executor.render import Bound, Rendered, RenderJob, render
 from headrace_step_executor.render_worker import LENGTH
 from headrace_step_executor.secrets import Secrets
@@ -64,10 +64,7 @@ class Rendering:
             home="" if workspace.home is None else str(workspace.home),
             read_roots=tuple(map(str, workspace.read_roots)),
         )
-        if job.size > JOB_BYTES_MAX:
-            message = f"the step reads {job.size} bytes; at most {JOB_BYTES_MAX} together"
-            msg = "too_large"
-            raise AttemptError(msg, message, retryable=False)
+        _bounded(job.size)
         if job.size > HERE_BYTES_MAX:
             return await self._in_worker(job)
         if b"file" in job.template:
@@ -88,6 +85,9 @@ class Rendering:
         """The JSON bytes of a value, of one element where it names one. Raises HeadraceError."""
         if isinstance(value.json, msgspec.Raw):
             return bytes(value.json)
+        if value.parts:
+            _bounded(value.size)
+            return joined([await self._blobs.get(tenant, part.ref) for part in value.parts])
         data = await self._blobs.get(tenant, value.ref)
         if value.index < 0:
             return data
@@ -130,6 +130,13 @@ class Rendering:
         """End the idle workers; those at work end with their attempts."""
         while self._idle:
             await _kill(self._idle.pop())
+
+
+def _bounded(size: int) -> None:
+    if size > JOB_BYTES_MAX:
+        message = f"the step reads {size} bytes; at most {JOB_BYTES_MAX} together"
+        msg = "too_large"
+        raise AttemptError(msg, message, retryable=False)
 
 
 async def _ask(worker: asyncio.subprocess.Process, job: bytes) -> bytes:

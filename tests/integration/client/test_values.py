@@ -6,7 +6,7 @@ from tests.builders import RUN
 from headrace.client.values import resolve
 from headrace.contracts import subjects
 from headrace.contracts.codec import encode, inline
-from headrace.contracts.envelope import ItemResult, Value
+from headrace.contracts.envelope import ItemResult, Part, Value
 from headrace.contracts.failure import Failure
 from headrace.runtime import blobs
 from headrace.runtime.jetstream import JetStreamBroker
@@ -29,7 +29,7 @@ async def test_inline_by_reference_and_one_of_a_list(broker: JetStreamBroker) ->
 
 
 async def test_the_result_of_a_foreach_is_composed(broker: JetStreamBroker) -> None:
-    """Inline or by reference, with items that are by reference themselves."""
+    """Inline, by reference or in parts, with items that are by reference themselves."""
     await migrate(broker)
     large = await stored(broker, "large")
     results = (
@@ -46,3 +46,6 @@ async def test_the_result_of_a_foreach_is_composed(broker: JetStreamBroker) -> N
     there = Value(ref=await blobs.put(broker, "default", RUN, encode(results)), size=1, form="items")
     assert await resolve(broker, "default", here) == expected
     assert await resolve(broker, "default", there) == expected
+    refs = [await blobs.put(broker, "default", RUN, encode(piece)) for piece in (results[:2], results[2:])]
+    parts = tuple(Part(ref=ref, size=1, count=count) for ref, count in zip(refs, (2, 1), strict=True))
+    assert await resolve(broker, "default", Value(parts=parts, form="items", count=3)) == expected

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.contracts import codec, events, subjects
-from headrace.contracts.envelope import ItemResult, Value
+from headrace.contracts.envelope import ItemResult, Part, Value
 from headrace.contracts.failure import Failure
 from headrace.contracts.live import Held, Reply, Request, Revoke
 from headrace.runtime import blobs
@@ -167,6 +167,23 @@ async def test_templates_are_rendered_over_values_by_reference(connect_broker: C
                 "counts": {"total": 3, "succeeded": 2, "failed": 1, "skipped": 0},
             },
         }  # fmt: skip
+
+
+async def test_a_list_in_parts_is_read_as_one(connect_broker: Connect, tmp_path: Path) -> None:
+    """The results of a long map come together where an expression reads them, within the bound of one step."""
+    async with running(connect_broker, tmp_path) as rig:
+        parts = []
+        for numbers in (range(3), range(3, 5)):
+            results = [ItemResult(status="succeeded", value=codec.inline({"n": n})) for n in numbers]
+            data = codec.encode(results)
+            ref = await blobs.put(rig.broker, "default", "r1", data)
+            parts.append(Part(ref=ref, size=len(data), count=len(numbers)))
+        whole = Value(parts=tuple(parts), form="items", count=5, size=sum(part.size for part in parts))
+        fields = {"kind": "transform", "queue": "transform", "template": "${{ steps.f.output.items.map(i, i.n) }}"}
+        assert await rig.output(run="ok", bindings={"steps.f.output": whole}, **fields) == [0, 1, 2, 3, 4]
+        large = msgspec.structs.replace(whole, size=257 * 1024 * 1024)
+        failure = await rig.failure(run="large", bindings={"steps.f.output": large}, **fields)
+        assert failure.code == "too_large" and not failure.retryable
 
 
 async def test_input_24_an_expression_without_a_value_fails_the_step(connect_broker: Connect, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from headrace.contracts.codec import decode, encode, inline, plain
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan
-from headrace.runtime.values import foreach_output
+from headrace.runtime.values import foreach_output, joined
 from headrace_scheduler import messages
 from headrace_scheduler.decide import Decision, Limits, decide, draft_decision, next_due_ms
 from headrace_scheduler.orders import content_for, make_order
@@ -299,7 +299,10 @@ class Stage:
 
     def read(self, value: Value) -> Any:
         """A value, wherever it is held."""
-        raw = self.blobs[value.ref] if value.ref else bytes(value.json)  # type: ignore[arg-type]  # one of the two is set
+        if value.parts:
+            raw = joined([self.blobs[part.ref] for part in value.parts])
+        else:
+            raw = self.blobs[value.ref] if value.ref else bytes(value.json)  # type: ignore[arg-type]  # one is set
         if value.form == "items":
             return foreach_output(msgspec.json.decode(raw, type=list[ItemResult]))
         return plain(msgspec.Raw(raw))

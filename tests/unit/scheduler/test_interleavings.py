@@ -334,7 +334,8 @@ def check(run: Run, whole: Plan) -> None:
             assert foreach is not None
             living = parts_of(run, path)
             assert len(living) == inst.fan.in_flight <= foreach.max_parallel
-            assert len(inst.fan.results) == inst.fan.done == inst.fan.cursor - inst.fan.in_flight
+            stored = sum(part.count for part in inst.fan.parts.values())
+            assert len(inst.fan.results) + stored == inst.fan.done == inst.fan.cursor - inst.fan.in_flight
 
 
 def check_history(stage: Stage, draw: Any) -> None:
