@@ -242,9 +242,7 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             end(run, plan, event.path, SKIPPED)
         case ev.StepCancelled():
             end(run, plan, event.path, CANCELLED)
-        case ev.ItemsStored():
-            store_items(run, event)
-        case ev.ForeachStarted() | ev.LoopStarted() | ev.ScopeStarted():
+        case ev.ForeachStarted() | ev.ItemsStored() | ev.LoopStarted() | ev.ScopeStarted():
             _apply_opened(run, plan, event, at_ms)
         case ev.TimerSet():
             inst = begin(run, plan, event.path, SLEEPING, at_ms)
@@ -326,9 +324,14 @@ def _apply_called(
 
 
 def _apply_opened(
-    run: Run, plan: Plan, event: ev.ForeachStarted | ev.LoopStarted | ev.ScopeStarted, at_ms: int
+    run: Run,
+    plan: Plan,
+    event: ev.ForeachStarted | ev.ItemsStored | ev.LoopStarted | ev.ScopeStarted,
+    at_ms: int,
 ) -> None:
     match event:
+        case ev.ItemsStored():
+            store_items(run, event)
         case ev.ForeachStarted():
             begin(run, plan, event.path, FANNED, at_ms).fan = _fan(event)
         case ev.LoopStarted():
