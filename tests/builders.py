@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
-from headrace.contracts import ids, pseudo
+from headrace.contracts import ids, pseudo, rounds
 from headrace.contracts.canonical import blake2b_hex, canonical_json
 from headrace.contracts.codec import inline
 from headrace.contracts.envelope import SPECVERSION, Message, Part, Value
@@ -298,6 +298,15 @@ def example_messages() -> dict[str, Message]:
         _step(ev.AttemptFailed, ev.Failed(**offer, failure=failure(retry_after_ms=500), duration_ms=30_012)),
         _step(ev.AttemptDeferred, ev.Deferred(**offer, reason="breaker_open", due_ms=NOON_MS + 30_000)),
         _step(ev.AttemptStarted, ev.Claimed(**offer, token="e3b0c44298fc1c14", executor="two")),
+        _step(
+            rounds.TurnCompleted,
+            rounds.Turned(**offer, start="5f0c", round=1, response=inline({"parts": [], "model": "echo/echo"})),
+        ),
+        _step(rounds.ToolStarted, rounds.Begun(**offer, start="5f0c", round=1, call=0, tool="demo.echo")),
+        _step(
+            rounds.ToolCompleted,
+            rounds.Called(**offer, start="5f0c", round=1, call=0, tool="demo.echo", content="[]", bytes=2),
+        ),
         message(ev.SignalReceived, ev.Signalled(name="go", payload=inline({"ok": True}))),
         message(
             ev.ApprovalGiven,

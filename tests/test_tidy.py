@@ -18,6 +18,9 @@ DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "mana
 
 CONFIGURED = ("monitor", "scheduler", "session_store", "tool_registry")
 TESTED_BY = {
+    "headrace/contracts/rounds": "integration/executor/test_model_loop.py",
+    "headrace_step_executor/model_tools": "integration/executor/test_model_loop.py",
+    "headrace_step_executor/round_log": "integration/executor/test_model_loop.py",
     "headrace/client/service_protocol": "integration/client/test_worker.py",
     # the parts of the importer are tested by what becomes of old files
     "headrace/pipeline/importer/cel_forms": "unit/pipeline/importer/test_formula.py",

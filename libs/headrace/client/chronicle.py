@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from headrace.contracts import events as ev
+from headrace.contracts import rounds
 
 Report = ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptDeferred
 Ended = ev.StepCompleted | ev.StepFailed | ev.StepSkipped | ev.StepCancelled
@@ -54,6 +55,8 @@ class Chronicle:
     """Sequences of orders by (path, attempt, decision); an order inside its decision is not among them."""
     claims: dict[tuple[str, int], Heard] = field(default_factory=dict)
     """The newest claim of an at-most-once call by (path, attempt)."""
+    loops: dict[tuple[str, int], Heard] = field(default_factory=dict)
+    """The newest round of a model's loop by (path, attempt)."""
     inputs: list[Heard] = field(default_factory=list)
     """What came from outside: controls, signals, answers."""
 
@@ -74,6 +77,8 @@ class Chronicle:
                     self.reported.setdefault((message.stepid, message.attempt, message.data.decision), heard)
             case ev.AttemptStarted():
                 self.claims[message.stepid, message.attempt] = Heard(seq, message)
+            case rounds.TurnCompleted() | rounds.ToolStarted() | rounds.ToolCompleted():
+                self.loops[message.stepid, message.attempt] = Heard(seq, message)
             case _:
                 self.inputs.append(Heard(seq, message))
 

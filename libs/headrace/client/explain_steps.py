@@ -6,6 +6,7 @@ from typing import Final
 from headrace.client.chronicle import Chronicle, Heard, Said, path_of
 from headrace.client.reasons import Reason, instant
 from headrace.contracts import events as ev
+from headrace.contracts import rounds
 from headrace.pipeline.plan import Plan, node_of
 
 RETRIES_SHOWN: Final = 5
@@ -135,6 +136,10 @@ def _of_attempt(chronicle: Chronicle, last: Said, event: ev.StepScheduled, serve
         text = f"{what} waits: no executor serves queue {event.queue}{again}"
         return Reason("no_executor", path, text, proof)
     silent = "no report yet" if served is not None else "no report yet, if an executor serves it"
+    turn = chronicle.loops.get((path, event.attempt))
+    if turn is not None and isinstance(turn.message, rounds.RoundMessage):
+        silent += f"; its model's loop is in round {turn.message.data.round}"
+        proof = (*proof, turn.seq)
     text = f"{what} is out on queue {event.queue} since {instant(last.at_ms)}{again}; {silent}"
     return Reason("evaluation" if mark else "attempt", path, text, proof)
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
-from headrace.contracts import live, pseudo, subjects
+from headrace.contracts import live, pseudo, rounds, subjects
 
 ANYONE: Final = "anyone"
 """Anybody whose credentials permit the subject."""
@@ -83,6 +83,15 @@ _RUN_CHANNELS: Final = (
         _RUN_READERS,
         (ev.AttemptStarted,),
         "An at-most-once call is claimed: one subject a call, checked against the previous attempt's claim.",
+    ),
+    Channel(
+        "rounds",
+        f"{_RUN}.report.round.{{step}}",
+        subjects.RUNS,
+        (EXECUTOR,),
+        _RUN_READERS,
+        (rounds.TurnCompleted, rounds.ToolStarted, rounds.ToolCompleted),
+        "What a model's loop has done so far: one subject a step instance, checked against the round before.",
     ),
     Channel(
         "inputs",

@@ -43,6 +43,7 @@ from headrace.contracts.decisions import TimerSet as TimerSet
 from headrace.contracts.envelope import Message, Value
 from headrace.contracts.failure import Failure
 from headrace.contracts.pseudo import CronSpec, PseudoMessage
+from headrace.contracts.rounds import RoundMessage
 
 # --- orders ------------------------------------------------------------------------------------
 
@@ -292,6 +293,7 @@ RunMessage = (
     | ApprovalGiven
     | ChildReported
     | KeyAnswered
+    | RoundMessage
 )
 
 

@@ -30,6 +30,7 @@ _PARAMETERS: Final = {
     "queue": "llm, tool or transform, with `-ws` where the workspace is needed and a label where one is asked for.",
     "event": "attempt-succeeded, attempt-failed or attempt-deferred.",
     "call": "Hash of the step instance and the call.",
+    "step": "Hash of the step instance.",
     "verb": "Last token; it decides what the body is.",
     "question": "Hash of the step instance that asks.",
     "command": "Id of the command, or a hash of it where it is no token.",

@@ -106,6 +106,11 @@ def claim(prefix: str, hashed: str) -> str:
     return f"{prefix}.report.claim.{hashed}"
 
 
+def rounds(prefix: str, hashed: str) -> str:
+    """Where the rounds of a model's loop go; one subject a step instance, so that the sequence check orders them."""
+    return f"{prefix}.report.round.{hashed}"
+
+
 def parse_run_subject(subject: str) -> RunSubject | None:
     """The parts of a run subject, or None when it is not one."""
     tokens = subject.split(".", 7)

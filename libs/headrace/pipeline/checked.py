@@ -33,6 +33,8 @@ class CheckedStep:
     fallback_value: Template | None = None
     cache_key: Template | None = None
     tool: ToolSpec | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    """That a model may call, as far as they are known here."""
     blocks: list["CheckedBlock"] = field(default_factory=list)
     after: dict[str, None] = field(default_factory=dict)
     optional: set[str] = field(default_factory=set)

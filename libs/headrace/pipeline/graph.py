@@ -230,18 +230,23 @@ class _Graph:
         step.blocks.append(block)
 
     def _tool(self, step: CheckedStep) -> None:
-        if step.kind != "tool":
-            return
-        name = step.body["tool"]
+        if step.kind == "tool":
+            step.tool = self._known_tool(step.body["tool"], (*step.at, "tool"))
+            if step.tool is not None:
+                check_arguments(step.tool, step.body.get("with", {}), step.at, self.report)
+        elif step.kind == "llm":
+            given = step.body["llm"].get("tools", ())
+            found = (self._known_tool(name, (*step.at, "llm", "tools", place)) for place, name in enumerate(given))
+            step.tools = tuple(tool for tool in found if tool is not None)
+
+    def _known_tool(self, name: str, at: Path) -> ToolSpec | None:
+        """The tool, as far as it is known here. `mcp.files.*` stands for tools that are known when the step runs."""
         known = self.catalogue if self.catalogue is not None else BUILTIN_TOOLS
-        step.tool = known.get(name)
-        if step.tool is None:
-            if self.catalogue is not None or name.startswith(_BUILTIN_NAMESPACES):
-                self.report.value(
-                    (*step.at, "tool"), "E1204", f"no tool `{shown(name)[1:-1]}`", near(name, sorted(known))
-                )
-            return
-        check_arguments(step.tool, step.body.get("with", {}), step.at, self.report)
+        is_ours = name.startswith(_BUILTIN_NAMESPACES)
+        tool = known.get(name)
+        if tool is None and (is_ours or (self.catalogue is not None and not name.endswith(".*"))):
+            self.report.value(at, "E1204", f"no tool `{shown(name)[1:-1]}`", near(name, sorted(known)))
+        return tool
 
     # --- what waits for what ---
 

@@ -177,7 +177,7 @@ def _touches_workspace(step: CheckedStep) -> bool:
     """Whether its attempts run only where the run's files are."""
     if step.body.get("artifacts") or step.spec.uses_files:
         return True
-    return step.tool is not None and step.tool.workspace
+    return any(tool.workspace for tool in (step.tool, *step.tools) if tool is not None)
 
 
 def _own_effect(step: CheckedStep) -> str:

@@ -16,7 +16,7 @@ from typing import Final, assert_never
 import msgspec
 
 from headrace.contracts import events as ev
-from headrace.contracts import names
+from headrace.contracts import names, rounds
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import ROOT, Plan, node_of
 from headrace_scheduler import questions
@@ -100,6 +100,8 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
                 return False
             run.key_answer = "granted" if message.data.granted else "refused"
             return True
+        case rounds.TurnCompleted() | rounds.ToolStarted() | rounds.ToolCompleted():
+            return False  # what an attempt does meanwhile: its report says how it ends
         case _:
             assert_never(message)
 

@@ -22,14 +22,17 @@ from headrace.runtime.crashpoints import crashpoint
 from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import EventLog
 from headrace.runtime.values import encode_checked
+from headrace_step_executor import model_loop
 from headrace_step_executor.artifacts import collect
 from headrace_step_executor.broker_time import BrokerTime
-from headrace_step_executor.claims import claim
+from headrace_step_executor.claims import claim, source_of
 from headrace_step_executor.decide import Received, settled_failure
+from headrace_step_executor.model_tools import ModelTools
 from headrace_step_executor.providers.failures import ProviderError
-from headrace_step_executor.providers.protocol import request_of
+from headrace_step_executor.providers.protocol import GenerateRequest, GenerateResponse, request_of
 from headrace_step_executor.providers.registry import Providers
 from headrace_step_executor.rendering import Rendering
+from headrace_step_executor.round_log import RoundLog
 from headrace_step_executor.tool_calls import ToolCalls
 from headrace_step_executor.tools.beneath import Workspace
 
@@ -65,6 +68,11 @@ class _Progress:
     """The outside world may have noticed."""
     usage: ev.Usage | None = None
     files: dict[str, str] = field(default_factory=dict)
+
+    def pay(self, usage: ev.Usage | None) -> None:
+        """Count what one more model call of this attempt used."""
+        if usage is not None:
+            self.usage = usage if self.usage is None else added(self.usage, usage)
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,7 +159,7 @@ class Attempts:
             case "tool":
                 result = await self._tool(received, workspace, progress, data)
             case "llm":
-                result = await self._model(received, progress, data)
+                result = await self._model(received, workspace, progress, data)
             case _:
                 msg = "internal"
                 raise AttemptError(msg, f"an order of kind {order.kind[:50]!r}", retryable=False)
@@ -181,19 +189,50 @@ class Attempts:
         await self._claimed(received, progress)
         return await self._tools.call(tool, received, workspace, left_s=self._left_s(progress))
 
-    async def _model(self, received: Received, progress: _Progress, data: bytes) -> bytes:
+    async def _model(self, received: Received, workspace: Workspace, progress: _Progress, data: bytes) -> bytes:
         order = received.order
         key = ids.idempotency_key(received.message.runid, order.path)
-        name, request = request_of(msgspec.json.decode(data), key=key, attempt=order.attempt)
+        loop, spec = model_loop.split(msgspec.json.decode(data))
+        name, request = request_of(spec, key=key, attempt=order.attempt)
         provider = self._providers.get(name)
+        tools = ModelTools(self._tools, received, loop.tools, clock=self._clock)
         await self._claimed(received, progress)
-        try:
-            response = await provider.generate(request, deadline_s=self._left_s(progress))
-        except ProviderError as error:
-            progress.usage = error.usage
-            raise
-        progress.usage = response.usage
-        return encode_checked({"text": response.text, "model": response.model, "finish_reason": response.finish_reason})
+
+        async def ask(asked: GenerateRequest) -> GenerateResponse:
+            try:
+                response = await provider.generate(asked, deadline_s=self._left_s(progress))
+            except ProviderError as error:
+                progress.pay(error.usage)
+                raise
+            progress.pay(response.usage)
+            return response
+
+        if not loop.loops:
+            said = await ask(request)
+            return encode_checked({"text": said.text, "model": said.model, "finish_reason": said.finish_reason})
+        around = model_loop.Surrounding(
+            ask=ask,
+            recalled=lambda said, attempt: progress.pay(said.usage if attempt == order.attempt else None),
+            store=lambda value: self._stored(received, value),
+            keep=lambda value: self._kept(received, value),
+            load=lambda value: self._loaded(received, value),
+            left_s=lambda: self._left_s(progress),
+            workspace=workspace,
+        )
+        start = model_loop.start_hash(data)
+        source, hide = source_of(self._instance), self._secrets.hidden
+        told = RoundLog(self._log, received, start=start, source=source, clock=self._clock, hide=hide)
+        return await model_loop.ModelLoop(loop, received, around, log=told, tools=tools, clock=self._clock).run(request)
+
+    async def _kept(self, received: Received, data: bytes) -> str:
+        """The reference under which bytes are stored, without secrets."""
+        data = await self._in_thread(self._secrets.hide_bytes, data)
+        return await blobs.put(self._log, received.message.tenant, received.message.runid, data)
+
+    async def _loaded(self, received: Received, value: Value) -> bytes:
+        if isinstance(value.json, msgspec.Raw):
+            return bytes(value.json)
+        return await blobs.get(self._log, received.message.tenant, value.ref)
 
     async def _claimed(self, received: Received, progress: _Progress) -> None:
         """Return when the call may be made."""
@@ -211,9 +250,8 @@ class Attempts:
         """The result as a value; a large one is stored before the report that names it, without secrets."""
         if len(data) <= names.INLINE_BYTES_MAX:
             return Value(json=msgspec.Raw(data))
-        data = await self._in_thread(self._secrets.hide_bytes, data)
         try:
-            ref = await blobs.put(self._log, received.message.tenant, received.message.runid, data)
+            ref = await self._kept(received, data)
         except TooLargeError as error:
             msg = "too_large"
             raise AttemptError(msg, str(error), retryable=False) from error
@@ -227,6 +265,17 @@ class Attempts:
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._tools.threads, work, *args)
+
+
+def added(one: ev.Usage, more: ev.Usage) -> ev.Usage:
+    """The tokens of both; the model is that of the later call."""
+    return ev.Usage(
+        input_tokens=one.input_tokens + more.input_tokens,
+        output_tokens=one.output_tokens + more.output_tokens,
+        cached_tokens=one.cached_tokens + more.cached_tokens,
+        reasoning_tokens=one.reasoning_tokens + more.reasoning_tokens,
+        model=more.model,
+    )
 
 
 def _internal(received: Received, error: Exception) -> Failure:

@@ -141,28 +141,28 @@ _STARTED: Final = "io.headrace.attempt.started.v1"
 
 def succeeded(received: Received, data: ev.Succeeded, *, source: str, now_ms: int) -> Outgoing:
     """The report of a result."""
-    fields = _envelope(received, _SUCCEEDED, data, source=source, now_ms=now_ms)
+    fields = report_envelope(received, _SUCCEEDED, data, source=source, now_ms=now_ms)
     message = ev.AttemptSucceeded(**fields, data=data)
     return Outgoing(subjects.report(received.prefix, "attempt-succeeded"), encode(message), message.id)
 
 
 def failed(received: Received, data: ev.Failed, *, source: str, now_ms: int) -> Outgoing:
     """The report of an error."""
-    fields = _envelope(received, _FAILED, data, source=source, now_ms=now_ms)
+    fields = report_envelope(received, _FAILED, data, source=source, now_ms=now_ms)
     message = ev.AttemptFailed(**fields, data=data)
     return Outgoing(subjects.report(received.prefix, "attempt-failed"), encode(message), message.id)
 
 
 def deferred(received: Received, data: ev.Deferred, *, source: str, now_ms: int) -> Outgoing:
     """The report that the order cannot run now."""
-    fields = _envelope(received, _DEFERRED, data, source=source, now_ms=now_ms)
+    fields = report_envelope(received, _DEFERRED, data, source=source, now_ms=now_ms)
     message = ev.AttemptDeferred(**fields, data=data)
     return Outgoing(subjects.report(received.prefix, "attempt-deferred"), encode(message), message.id)
 
 
 def claimed(received: Received, data: ev.Claimed, *, source: str, now_ms: int) -> Outgoing:
     """The claim of an at-most-once call."""
-    fields = _envelope(received, _STARTED, data, source=source, now_ms=now_ms)
+    fields = report_envelope(received, _STARTED, data, source=source, now_ms=now_ms)
     message = ev.AttemptStarted(**fields, data=data)
     return Outgoing(claim_subject(received), encode(message), message.id)
 
@@ -173,7 +173,8 @@ def claim_subject(received: Received) -> str:
     return subjects.claim(received.prefix, blake2b_hex(received.order.path.encode()))
 
 
-def _envelope(received: Received, kind: str, data: Any, *, source: str, now_ms: int) -> dict[str, Any]:
+def report_envelope(received: Received, kind: str, data: Any, *, source: str, now_ms: int) -> dict[str, Any]:
+    """The fields of a report but its data, for an attempt."""
     order, cause = received.order, received.message
     return {
         "specversion": SPECVERSION,

@@ -56,6 +56,10 @@ class Catalogue:
         """True when an event has spoken of the tool: then what it says counts."""
         return (tenant, tool) in self._tools
 
+    def names(self, tenant: str) -> set[str]:
+        """Every tool that an event has spoken of, and every built-in one."""
+        return {tool for owner, tool in self._tools if owner == tenant} | set(self._compiled)
+
     def find(self, tenant: str, tool: str) -> ev.ToolSpec | None:
         """The newest enabled version; None when there is none."""
         versions = self._tools.get((tenant, tool))

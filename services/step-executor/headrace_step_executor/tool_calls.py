@@ -49,6 +49,18 @@ class ToolCalls:
         }
         self._checkers: dict[tuple[str, str], tuple[events.ToolSpec, Any]] = {}
 
+    def spec(self, tenant: str, name: str) -> events.ToolSpec | None:
+        """The tool of that name as it can be called here; None when there is none."""
+        spec = self._catalogue.find(tenant, name)
+        if spec is None and not self._catalogue.knows(tenant, name):
+            spec = self._local.get(name)
+        return None if spec is not None and spec.endpoint == subjects.BUILTIN and name not in self._functions else spec
+
+    def specs(self, tenant: str) -> list[events.ToolSpec]:
+        """Every tool that can be called here, by name."""
+        found = (self.spec(tenant, name) for name in sorted({*self._catalogue.names(tenant), *self._local}))
+        return [spec for spec in found if spec is not None]
+
     def prepare(self, received: Received, data: bytes) -> PreparedTool:
         """The tool that an order names, and its arguments with the schema's defaults. Nothing has happened
         yet.
@@ -58,11 +70,8 @@ class ToolCalls:
             `tool_args_invalid`.
         """
         tenant, name = received.message.tenant, received.order.tool
-        spec = self._catalogue.find(tenant, name)
-        function = self._functions.get(name)
-        if spec is None and not self._catalogue.knows(tenant, name):
-            spec = self._local.get(name)
-        if spec is None or (spec.endpoint == subjects.BUILTIN and function is None):
+        spec, function = self.spec(tenant, name), self._functions.get(name)
+        if spec is None:
             msg = "tool_unavailable"
             raise try_later(msg, f"no enabled version of the tool {name[:100]!r} is known here")
         args = msgspec.json.decode(data)
