@@ -95,11 +95,7 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
         case ev.ChildReported():
             return _evolve_child(run, message)
         case ev.KeyAnswered():
-            if run.ended or run.key_answer:
-                run.late += 1
-                return False
-            run.key_answer = "granted" if message.data.granted else "refused"
-            return True
+            return _evolve_key(run, message)
         case rounds.TurnCompleted() | rounds.ToolStarted() | rounds.ToolCompleted():
             return False  # what an attempt does meanwhile: its report says how it ends
         case _:
@@ -195,6 +191,14 @@ def _evolve_control(run: Run, message: ev.CancelRequested | ev.PauseRequested | 
         run.controls.append((kind, message.data.reason))
         return True
     return False
+
+
+def _evolve_key(run: Run, message: ev.KeyAnswered) -> bool:
+    if run.ended or run.key_answer:
+        run.late += 1
+        return False
+    run.key_answer = "granted" if message.data.granted else "refused"
+    return True
 
 
 def _evolve_signal(run: Run, message: ev.SignalReceived) -> bool:
