@@ -10,7 +10,7 @@ from headrace.pipeline.functions import as_text
 from headrace.pipeline.plan import approval_hash
 from tests.behaviour.world import Act
 
-INPUTS: Final = {"x": {}, "zero": {"type": "integer"}}
+INPUTS: Final = {"x": {"default": 7}, "zero": {"type": "integer", "default": 0}}
 
 
 def pipeline(

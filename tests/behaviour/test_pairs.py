@@ -345,16 +345,23 @@ def _fallback(body: Body) -> Case:
 
 
 def _effect(body: Body) -> Case:
-    """`at_most_once`: claimed before it is made, and never made again when nobody knows how it went."""
+    """`at_most_once`: claimed before it is made, and never made again when nobody knows how it went. The others are
+    made again, and nobody claims them."""
 
     def judge(seen: dict[str, Seen]) -> None:
         run = seen["it"]
         assert [type(one) for one in run.messages].count(ev.AttemptStarted) == 1
-        assert len(run.calls) == 1
         assert run.error("s") == "outcome_unknown"
+        assert {name: len(run.called(name)) for name in ("s", "t", "u")} == {"s": 1, "t": 2, "u": 2}
+        assert run.output("t") == run.output("u") == body.gives(7)
 
-    step = body.step("inputs.x", crash=1) | {"effect": "at_most_once", "retry": {"attempts": 3, "initial": "10ms"}}
-    return Case({"it": _script(body, step)}, judge, alone=True)
+    step = body.step("inputs.x", crash=1) | {"retry": {"attempts": 3, "initial": "10ms"}, "on_error": "continue"}
+    steps = {
+        "s": step | {"effect": "at_most_once"},
+        "t": step | {"effect": "idempotent", "needs": ["s"]},
+        "u": step | {"effect": "pure", "needs": ["t"]},
+    }
+    return Case({"it": Script(pipeline(steps))}, judge, alone=True)
 
 
 def _on_unknown(body: Body) -> Case:

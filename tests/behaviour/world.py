@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.contracts import codec, subjects
+from headrace.contracts import codec, ids, subjects
 from headrace.contracts import events as ev
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.envelope import SPECVERSION, ItemResult, Value
@@ -37,8 +37,8 @@ from tests.simulation.world import TENANT, Record, World, begin, simulate
 RUNS: Final = "HR_RUNS_0"
 BEGAN_S: Final = 2.0
 """When the first commands are sent: partitions have owners by then."""
-ENDS_WITHIN_S: Final = 90_000.0
-"""Virtual: a run has a day at most unless its pipeline says otherwise."""
+ENDS_WITHIN_S: Final = 120.0
+"""Virtual; no script waits for longer."""
 LOOK_S: Final = 0.25
 HANG_S: Final = 10.0**7
 QUEUES: Final = ("llm", "tool", "transform", "tool-ws", "transform-ws", "llm-ws")
@@ -355,7 +355,7 @@ class _Play:
         ended: dict[str, bool] = {run: False for run, script in self.scripts.items() if script.starts}
         for stored in world.server.streams[RUNS].messages.values():
             place = subjects.parse_run_subject(stored.subject)
-            if place is not None and place.kind == "decision" and not place.run.startswith("_"):
+            if place is not None and place.kind == "decision" and not ids.PSEUDO_RE.fullmatch(place.run):
                 ended[place.run] = ended.get(place.run, False) or place.rest in ends
         answers = world.server.streams[subjects.OUTCOMES].index
         refused = {
@@ -378,6 +378,8 @@ def played(
         folder: Where workspaces lie, and what steps may read.
         executors: How many there are.
     """
+    for text in dict.fromkeys(text for script in scripts.values() for text in (*script.beside, script.text)):
+        load_text(text)  # what is refused is refused before there is a world
     outside = Outside()
     play = _Play(scripts, outside, folder, executors)
     record = simulate(1, faults=faults or f.listed({}), settled=True, story=play.story)
@@ -404,8 +406,8 @@ def _seen(record: Record, play: _Play) -> dict[str, Seen]:
     for stored in record.history[subjects.OUTCOMES]:
         message = codec.decode(stored.body)
         answers.setdefault(message.causationid, message)
-    for run, ids in play.ids.items():
-        found[run].outcomes = [answers.get(one) for one in ids]
+    for run, commands in play.ids.items():
+        found[run].outcomes = [answers.get(one) for one in commands]
         if not found[run].events:
             found[run].outcomes.insert(0, answers.get(f"start-{run}"))
     for call in play.outside.calls:

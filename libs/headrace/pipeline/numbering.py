@@ -170,6 +170,9 @@ def _times(step: CheckedStep, defaults: Mapping[str, Any]) -> tuple[int, int]:
         timeout_ms = duration_ms(body, "timeout", duration_ms(defaults, "timeout", names.ATTEMPT_TIMEOUT_MS))
     if "deadline" in body:
         return timeout_ms, parse_duration_ms(body["deadline"])
+    if "deadline" in defaults and "timeout" not in body:
+        return timeout_ms, parse_duration_ms(defaults["deadline"])
+    # One attempt may take as long as its own step says, whatever is usual for all of them.
     return timeout_ms, max(timeout_ms, duration_ms(defaults, "deadline", names.STEP_DEADLINE_MS))
 
 

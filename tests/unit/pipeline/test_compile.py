@@ -128,3 +128,13 @@ def test_an_instance_belongs_to_its_node() -> None:
     assert {node_of(plan, path).id for path in ("review", "review[3]", "review?when", "review?items")} == {"review"}
     with pytest.raises(KeyError):
         node_of(plan, "other[1]")
+
+
+def test_a_default_deadline_counts_also_when_it_is_shorter_than_an_attempt_may_take() -> None:
+    """It once was drawn out to the usual two minutes; only a step's own timeout draws it out."""
+    text = (
+        "pipeline: p\ndefaults: {deadline: 5s}\nsteps:\n"
+        "  a: {tool: x}\n  b: {tool: x, timeout: 9s}\n  c: {tool: x, timeout: 9s, deadline: 3s}\n"
+    )
+    nodes = load_text(text).plan.nodes
+    assert [node.deadline_ms for node in nodes] == [5_000, 9_000, 3_000]
