@@ -18,7 +18,8 @@ HEADRACE = (sys.executable, "-m", "headrace.cli.app")
 
 def environ(**more: str) -> dict[str, str]:
     """The environment without settings of whoever runs the tests."""
-    ours = ("HEADRACE_", "OPENAI_", "PYTHONDONTWRITEBYTECODE")  # the last would compile everything at each start
+    # The last would compile everything at each start.
+    ours = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "PYTHONDONTWRITEBYTECODE")
     return {name: text for name, text in os.environ.items() if not name.startswith(ours)} | more
 
 

@@ -34,7 +34,7 @@ Typed = Callable[..., "subprocess.CompletedProcess[str]"]
 def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Typed]:
     """As `headrace`, in this process: for commands that end before anything is started."""
     for name in os.environ:
-        if name.startswith(("HEADRACE_", "OPENAI_")):
+        if name.startswith(("HEADRACE_", "OPENAI_", "ANTHROPIC_", "GEMINI_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()

@@ -68,16 +68,6 @@ def test_a_failed_run_ends_with_1_and_says_where(tmp_path: Path) -> None:
     assert said[-1]["failure"]["step"] == "read"
 
 
-def test_a_model_that_cannot_be_called_is_named_beforehand(tmp_path: Path) -> None:
-    """Neither a key nor an address of a server: said before the first call fails."""
-    text = "pipeline: ask\nsteps:\n  say: {llm: {model: openai/m, prompt: hi}, retry: {attempts: 1}}\n"
-    file = written(tmp_path, "ask.yaml", text)
-    done = headrace(tmp_path, "run", str(file))
-    assert done.returncode == 1, done
-    assert "model openai/m: calls will fail, for none of OPENAI_API_KEY, " in done.stderr
-    assert "provider_missing" in done.stderr
-
-
 def test_an_ended_run_is_not_resumed(tmp_path: Path) -> None:
     """The same command again is another run."""
     file = written(tmp_path, "greet.yaml", GREET)

@@ -20,6 +20,7 @@ from headrace.local.nats_server import find_binary, monitoring
 from headrace.runtime.config import SERVICES
 from headrace.runtime.eventlog import BusMessage
 from headrace.runtime.streams import consumer_specs, stream_specs
+from headrace_step_executor.providers.keys import KEYS, OFFLINE
 from headrace_step_executor.tools.beneath import DIRECTORY, open_beneath
 
 CONNECT_WITHIN_S: Final = 5.0
@@ -27,6 +28,9 @@ LISTEN_S: Final = 1.6
 """The slowest service beats once a second."""
 CLOCK_ERROR_MS_MAX: Final = 1_000
 """More than this and what people read in logs no longer lines up; decisions take the broker's time in any case."""
+
+SDKS: Final = {"anthropic": "anthropic", "google": "google.genai", "openai": "openai"}
+"""Module of each provider's SDK."""
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -157,9 +161,20 @@ def _openat2() -> Finding:
 
 
 def _model_keys() -> Finding:
-    has_key = any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE"))
-    base_url = os.environ.get("OPENAI_BASE_URL", "")
-    openai = ("key given" if has_key else "no OPENAI_API_KEY") + (f", {base_url}" if base_url else "")
-    if importlib.util.find_spec("openai") is None:
-        openai += ", and the SDK is not installed (pip install 'headrace[openai]')"
-    return Finding("models", "ok", f"echo and script need no key; openai: {openai}")
+    """Where keys are, and whether the SDK that would use one is installed."""
+    texts = []
+    for name, named in KEYS.items():
+        has_key = any(os.environ.get(variable) for variable in (named.key, f"{named.key}_FILE"))
+        base_url = os.environ.get(named.base_url, "")
+        text = f"{name}: " + ("key given" if has_key else f"no {named.key}") + (f", {base_url}" if base_url else "")
+        if not _is_installed(SDKS[name]):
+            text += f", and the SDK is not installed (pip install 'headrace[{name}]')"
+        texts.append(text)
+    return Finding("models", "ok", f"{', '.join(OFFLINE)} need no key; {'; '.join(texts)}")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package whose parent is missing
+        return False

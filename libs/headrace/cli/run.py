@@ -1,6 +1,7 @@
 """`headrace run`: a pipeline from file to result with nothing prepared, resumed where an earlier call was killed."""
 
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from headrace.client.client import Client
 from headrace.client.history import RunView
 from headrace.contracts.canonical import canonical_json, sha256_hex
 from headrace.contracts.codec import encode_value
+from headrace.contracts.errors import ConfigError
 from headrace.contracts.live import ListRuns, RunList
 from headrace.contracts.names import INLINE_BYTES_MAX
 from headrace.local.datadir import read_endpoint
@@ -28,12 +30,12 @@ from headrace.pipeline.schema import MODEL_DEFAULT
 from headrace.runtime.api import call
 from headrace.runtime.config import Settings
 from headrace.runtime.eventlog import Broker
+from headrace_step_executor.providers.keys import missing as missing_provider
 
 UNFINISHED: Final = ("running", "paused", "blocked")
 """What the same command goes on with. A stalled run stays as it is, for somebody to look at."""
 LOOKED_AT_MAX: Final = 200
 """Newest unfinished runs of the pipeline that are compared."""
-OPENAI_NAMES: Final = ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL")
 FILE_LABEL: Final = "file"
 
 
@@ -78,6 +80,7 @@ class _Job:
                 note(f"attached to {running.url}")
                 there = await stack.enter_async_context(connected(self._data_dir))
                 return await self._carry_out(there.broker, there.client)
+            require_providers(models_of(self._bundle.plan, self._inputs), os.environ)
             stack.enter_context(local_logging(self._data_dir, self._settings.log_level))
             options = Options(
                 data_dir=self._data_dir,
@@ -143,9 +146,6 @@ class _Job:
         if not self._attached:
             note(durability_text(durability))
         models = models_of(self._bundle.plan, self._inputs)
-        if not self._attached and not any(os.environ.get(name) for name in OPENAI_NAMES):
-            for model in sorted(model for model in models if model.startswith("openai/")):
-                note(f"model {model}: calls will fail, for none of {', '.join(OPENAI_NAMES)} is set")
         if MODEL_DEFAULT in models:
             note(f"model {MODEL_DEFAULT}: answers with what it was asked; needs no key and no network")
 
@@ -162,6 +162,21 @@ class _Job:
 def granted(file: Path, more: tuple[Path, ...]) -> tuple[Path, ...]:
     """What tools may read: the working directory, the pipeline file's folder, and what was granted besides."""
     return tuple(dict.fromkeys(path.absolute() for path in (Path.cwd(), file.absolute().parent, *more)))
+
+
+def require_providers(models: set[str], environ: Mapping[str, str]) -> None:
+    """Return when every model's provider can be asked from here: nobody else answers in its place.
+
+    Raises:
+        ConfigError: with each that cannot, and what is missing.
+    """
+    missing = [
+        f"model {model}: {why}"
+        for model in sorted(models)
+        if "/" in model and (why := missing_provider(model.partition("/")[0], environ))
+    ]
+    if missing:
+        raise ConfigError("\n".join(missing))
 
 
 def models_of(plan: Plan, inputs: dict[str, Any]) -> set[str]:

@@ -1,7 +1,7 @@
 """Every knob of the step executor."""
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -36,6 +36,10 @@ class Config(Settings):
     """For file operations and name look-ups. A hanging file system holds at most these."""
     render_workers: int = Field(default=2, ge=1, le=64)
     """Processes for large transforms at a time; as many as there are cores to spare."""
+    cassette_mode: Literal["replay", "record", "auto"] = "replay"
+    """Whether `cassette/…` models answer from files, record what the real ones say, or do so where nothing is yet."""
+    cassette_dir: Path | None = None
+    """Where cassettes are recorded; read there too."""
     http_allow: TextList = ()
     """Besides public addresses `http.request` may reach these: `host:port` or a network, comma separated."""
 

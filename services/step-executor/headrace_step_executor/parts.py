@@ -15,7 +15,7 @@ from headrace_step_executor.attempt import Attempts, Places
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.config import Config
 from headrace_step_executor.providers.protocol import Provider
-from headrace_step_executor.providers.registry import Providers
+from headrace_step_executor.providers.registry import Cassettes, Providers
 from headrace_step_executor.rendering import Rendering
 from headrace_step_executor.secrets import Secrets
 from headrace_step_executor.service import Parts, StepExecutor
@@ -57,7 +57,9 @@ def build_executor(
     around = around or Surroundings()
     threads = DaemonThreads(config.threads, name="executor")
     read_roots = tuple(path.absolute() for path in config.read_roots)
-    providers = Providers(clock, environ=around.environ, read_roots=read_roots)
+    directory = config.cassette_dir
+    cassettes = Cassettes(config.cassette_mode, None if directory is None else directory.absolute())
+    providers = Providers(clock, environ=around.environ, read_roots=read_roots, cassettes=cassettes)
     for name, provider in around.providers.items():
         providers.add(name, provider)
     catalogue = Catalogue(BUILTIN_TOOLS)

@@ -92,7 +92,7 @@ async def test_a_server_of_ones_own_needs_an_address_and_no_key() -> None:
     """Servers on one's own machine ask for none; none is made up for them."""
     async with serving(always(response(completion()))) as wire:
         providers = Providers(SystemClock(), environ={"OPENAI_BASE_URL": f"{wire.url}/v1"}, read_roots=())
-        assert providers.names == ("echo", "script", "openai")
+        assert providers.names == ("echo", "script", "cassette", "openai")
         answer = await providers.get("openai").generate(request(), deadline_s=5)
         await providers.close()
     assert answer.text == "hello there"
@@ -155,13 +155,13 @@ def test_the_fields_of_a_step_become_a_request() -> None:
 async def test_otp_n14_a_provider_without_key_or_name_fails_clearly(tmp_path: Path) -> None:
     """Never a stand-in: the error names the variable, or the providers that there are."""
     providers = Providers(SystemClock(), environ={}, read_roots=())
-    assert providers.names == ("echo", "script")
+    assert providers.names == ("echo", "script", "cassette")
     assert "OPENAI_API_KEY" in str(await fails(providers.get("openai"), "provider_missing"))
-    with pytest.raises(AttemptError, match="echo, openai, script"):
+    with pytest.raises(AttemptError, match="anthropic, cassette, echo, google, openai, script"):
         providers.get("gemini")
     (tmp_path / "key").write_text("from-file\n")
     with_file = Providers(SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "key")}, read_roots=())
-    assert with_file.names == ("echo", "script", "openai")
+    assert with_file.names == ("echo", "script", "cassette", "openai")
     unreadable = Providers(SystemClock(), environ={"OPENAI_API_KEY_FILE": str(tmp_path / "no")}, read_roots=())
     await fails(unreadable.get("openai"), "provider_missing")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace.contracts import names
+from headrace.runtime.clock import Clock
 from headrace.runtime.values import without_surrogates
 from headrace_step_executor.providers.failures import ProviderError, provider_error
 from headrace_step_executor.providers.protocol import GenerateResponse, OnDelta
@@ -119,19 +120,33 @@ class Heard:
             ProviderError: `malformed`, it does not end.
         """
         self.began = True
-        self._chars += len(piece)
-        if self._chars > ANSWER_CHARS_MAX:
-            msg = "malformed"
-            raise provider_error(msg, f"an answer of more than {ANSWER_CHARS_MAX} characters")
+        self.weigh(piece)
         clean = self.clean(piece)
         self._pieces.append(clean)
         if clean and self._on_delta is not None:
             self._on_delta(clean)
 
+    def weigh(self, piece: str) -> None:
+        """More of it that is no words.
+
+        Raises:
+            ProviderError: `malformed`, it does not end.
+        """
+        self._chars += len(piece)
+        if self._chars > ANSWER_CHARS_MAX:
+            msg = "malformed"
+            raise provider_error(msg, f"an answer of more than {ANSWER_CHARS_MAX} characters")
+
     def clean(self, text: str) -> str:
         """The text as Unicode; what is none becomes U+FFFD, and is remembered."""
         clean: str = without_surrogates(text)
         self.replaced = self.replaced or clean != text
+        return clean
+
+    def clean_value(self, value: Any) -> Any:
+        """The same of every text within a JSON value."""
+        clean = without_surrogates(value)
+        self.replaced = self.replaced or clean != value
         return clean
 
 
@@ -154,22 +169,30 @@ def check_stream(headers: Any) -> None:
         raise provider_error(msg, f"the answer is {kind[:60]!r} where a stream of events was asked for")
 
 
-async def bounded_call(
-    call: Callable[[Heard], Awaitable[GenerateResponse]],
+Work = Callable[[Any, "Heard", float], Awaitable[GenerateResponse]]
+"""(the SDK's client, where words go, seconds left) → the answer."""
+
+
+async def sdk_call(
+    connection: Connection,
+    work: Work,
     *,
+    clock: Clock,
     deadline_s: float,
     on_delta: OnDelta | None,
     as_error: Callable[[Exception], ProviderError],
 ) -> GenerateResponse:
-    """What `call` gives within `deadline_s`, however slowly it comes; what was heard until it failed is in the error.
+    """What `work` gives within `deadline_s`, however slowly it comes; what was heard until it failed is in the error.
 
     Raises:
         ProviderError: `timeout`, or what `as_error` makes of what the SDK raised.
     """
-    heard = Heard(on_delta)
+    began_s, heard = clock.monotonic_s(), Heard(on_delta)
+    client = await connection.client(deadline_s)
+    left_s = max(0.001, deadline_s - (clock.monotonic_s() - began_s))
     try:
-        async with asyncio.timeout(deadline_s) as limit:
-            return await call(heard)
+        async with asyncio.timeout(left_s) as limit:
+            return await work(client, heard, left_s)
     except TimeoutError as error:
         text = f"no complete answer within {deadline_s:.3f} s" if limit.expired() else str(error)
         raise _with_partial(provider_error(LATE, text), heard) from error

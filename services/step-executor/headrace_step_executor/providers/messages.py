@@ -4,6 +4,7 @@ A tool loop hands a model's own words back as they came: the parts of a response
 next message, results of tools follow in one message of role `tool`.
 """
 
+import json
 from typing import Any, Final
 
 import msgspec
@@ -108,3 +109,12 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def text_of(parts: tuple[Part, ...]) -> str:
     """The words among the parts."""
     return "".join(part.text for part in parts if isinstance(part, TextPart))
+
+
+def input_of(call: ToolCallPart) -> dict[str, Any]:
+    """Arguments as an object, which is all that wires without text for them can carry."""
+    try:
+        found = json.loads(call.arguments or "{}")
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"arguments": call.arguments}

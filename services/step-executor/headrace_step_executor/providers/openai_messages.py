@@ -140,6 +140,7 @@ class Answer:
                 msg = "malformed"
                 raise provider_error(msg, f"more than {CALLS_MAX} tool calls in one answer")
             self._calls[index] = (str(call.id or f"call_{index}"), str(name), [])
+        self._heard.weigh(arguments)
         self._calls[index][2].append(str(arguments))
 
     def parts(self) -> tuple[Part, ...]:

@@ -13,9 +13,9 @@ from headrace_step_executor.providers.connection import (
     Connection,
     Heard,
     Vendor,
-    bounded_call,
     check_stream,
     patient,
+    sdk_call,
     status_code,
     transport_error,
     wait_ms,
@@ -53,14 +53,13 @@ class OpenAIProvider:
         self, request: GenerateRequest, *, deadline_s: float, on_delta: OnDelta | None = None
     ) -> GenerateResponse:
         """See Provider."""
-        began_s = self._clock.monotonic_s()
-        client = await self._connection.client(deadline_s)
-        left_s = max(0.001, deadline_s - (self._clock.monotonic_s() - began_s))
 
-        async def call(heard: Heard) -> GenerateResponse:
+        async def work(client: Any, heard: Heard, left_s: float) -> GenerateResponse:
             return await self._call(client, request, heard, left_s)
 
-        return await bounded_call(call, deadline_s=left_s, on_delta=on_delta, as_error=self._as_error)
+        return await sdk_call(
+            self._connection, work, clock=self._clock, deadline_s=deadline_s, on_delta=on_delta, as_error=self._as_error
+        )
 
     async def close(self) -> None:
         """Let go of the connections."""
