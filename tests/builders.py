@@ -204,6 +204,17 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ev.CompensationStarted(path="tidy"),
         ev.RunFailing(failure=failure(code="denied", retryable=False), path="fix", due_ms=NOON_MS + 3_600_000),
         ev.SignalAwaited(path="go", name="go", due_ms=NOON_MS + 60_000),
+        ev.RunForked(
+            origin="01KAX5R7Q0ZJ8M2T9D4W6YB3CD",
+            seq=812,
+            version=7,
+            step="publish",
+            taken=(
+                ev.Taken(path="list", status="succeeded", attempt=1, output=_PATHS, usage={"input_tokens": 12}),
+                ev.Taken(path="fix", status="skipped"),
+                ev.Taken(path="tidy", status="failed", attempt=2, failure=failure(), degraded=True),
+            ),
+        ),
         ev.SignalTaken(path="go", name="go", signal="0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
         ev.ApprovalRequested(
             path="ok",
@@ -379,6 +390,12 @@ def example_messages() -> dict[str, Message]:
             **plain,
         ),
         message(cmd.RunStart, cmd.StartRun(pipeline="review-repo", inputs={"repo": "."}, runid="nightly-7"), **asked),
+        message(cmd.RunRerun, cmd.RerunRun(runid=RUN, step="review", newid="again-1"), **asked),
+        message(
+            cmd.RunFork,
+            cmd.ForkRun(runid=RUN, step="review", inputs={"repo": "/src"}, definition=f"review-repo@{DIGEST}"),
+            **asked,
+        ),
         message(cmd.RunSignal, cmd.SignalRun(runid=RUN, name="go", payload={"ok": True}), **asked),
         message(
             cmd.RunApprove,

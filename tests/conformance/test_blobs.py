@@ -90,6 +90,24 @@ async def test_a_blob_that_is_not_there_or_not_itself(broker: Broker) -> None:
         await blobs.put(broker, "acme", "r", bytes(names.VALUE_BYTES_MAX + 1))
 
 
+async def test_another_run_adopts_a_blob_and_keeps_it(broker: Broker) -> None:
+    """In one message and in chunks; adopting again changes nothing, and what is lost cannot be adopted."""
+    await broker.ensure_stream(BLOBS)
+    for data in (b"12345", LARGE):
+        ref = await blobs.put(broker, "acme", "old", data)
+        for _ in range(2):
+            own = await blobs.adopt(broker, "acme", ref, "new_" + "0" * 16)
+            assert own == f"new/{ref.partition('/')[2]}", "of the tree's root"
+        assert await blobs.get(broker, "acme", own) == data
+    with pytest.raises(NotFoundError):
+        await blobs.adopt(broker, "acme", "old/" + "0" * 64, "new")
+    lost = f"old/{'2' * 64}"
+    manifest, headers = b'{"chunks":2,"size":2}', {blobs.MANIFEST_HEADER: "2"}
+    await broker.append(subjects.blob("acme", lost), manifest, headers=headers)
+    with pytest.raises(CorruptError, match="lacks chunk 0 of 2"):
+        await blobs.adopt(broker, "acme", lost, "new")
+
+
 async def test_the_cache_is_bounded_by_bytes(broker: Broker) -> None:
     """What was used longest ago goes; what is cached needs no broker."""
     await broker.ensure_stream(BLOBS)

@@ -1,4 +1,4 @@
-"""`headrace explain` and `diff` from a second terminal."""
+"""`headrace explain`, `diff`, `rerun` and `fork` from a second terminal."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ steps:
 """
 
 
-def test_a_second_terminal_asks_why_and_what_differs(tmp_path: Path) -> None:
+def test_a_second_terminal_asks_why_compares_and_goes_on(tmp_path: Path) -> None:
     """In sentences with their events, and as JSON."""
     file, fails = written(tmp_path, "waits.yaml", WAITS), written(tmp_path, "fails.yaml", FAILS)
     with Started(tmp_path, "up") as system:
@@ -31,8 +31,6 @@ def test_a_second_terminal_asks_why_and_what_differs(tmp_path: Path) -> None:
             "needs",
             "timer",
         ]
-        unknown = headrace(tmp_path, "explain", one, "nope")
-        assert (unknown.returncode, unknown.stderr.startswith("error: not_found: no step 'nope'")) == (65, True)
 
         until(lambda: "`nap` waits" in headrace(tmp_path, "explain", two).stdout, within_s=20, what="naps too")
         found = lines(headrace(tmp_path, "diff", one, two, "--json").stdout)[0]
@@ -40,7 +38,19 @@ def test_a_second_terminal_asks_why_and_what_differs(tmp_path: Path) -> None:
         said = headrace(tmp_path, "diff", one, two).stdout
         assert "first difference: the run" in said
         assert "first of a step: `double`" in said
-        assert "no event differs" in headrace(tmp_path, "diff", one, one).stdout
+
+        edited = written(tmp_path, "edited.yaml", WAITS.replace("for: 1h", "for: 1ms"))
+        forked = headrace(tmp_path, "fork", one, "--at", "nap", "--file", str(edited), "--wait", "--json")
+        assert forked.returncode == 0, forked
+        run = lines(forked.stdout)[0]["run"]
+        shown = lines(headrace(tmp_path, "show", run, "--json").stdout)[0]
+        assert (shown["origin"], shown["status"]) == ({"run": one, "step": "nap"}, "completed")
+        assert {step["path"]: step["taken"] for step in shown["steps"]} == {"double": one, "nap": "", "after": ""}
+        again = headrace(tmp_path, "rerun", run, "--from", "after", "--run-id", "again").stdout
+        assert again == "again\n"
+        refused = headrace(tmp_path, "fork", run, "--at", "after", "-i", "n=9")
+        assert (refused.returncode, "error: prefix_changed: `double` comes before" in refused.stderr) == (65, True)
+        assert "completed in run" in headrace(tmp_path, "explain", "again", "double").stdout
 
         failed = headrace(tmp_path, "submit", str(fails), "--wait", "--json")
         reasons = headrace(tmp_path, "explain", lines(failed.stdout)[0]["run"]).stdout

@@ -10,7 +10,7 @@ from tests.e2e.command import HEADRACE, environ
 PAGE = Path(__file__).resolve().parents[2] / "docs/cli.md"
 COMMANDS = (
     ("run", "up", "validate", "plan", "graph", "import", "schema"),
-    ("submit", "runs", "show", "watch", "events", "export", "explain", "diff"),
+    ("submit", "runs", "show", "watch", "events", "export", "explain", "diff", "rerun", "fork"),
     ("cancel", "pause", "resume"),
     ("deploy", "retire", "triggers", "triggers pause", "triggers resume", "triggers backfill"),
     ("worker",),

@@ -12,6 +12,8 @@ from typing import Any, Final
 from headrace.contracts import events as ev
 from headrace.contracts import ids
 from headrace.contracts.codec import encode_value
+from headrace.contracts.envelope import Value
+from tests.simulation import forks
 
 SKEW_MS: Final = 260
 """A clock may be off the broker's by what the renewal took from which it learnt, 250 ms where the network is sound."""
@@ -63,6 +65,7 @@ class Step:
     ended: bool = False
     case: int = 0
     """Of a switch: the one that was chosen."""
+    output: Value | None = None
 
 
 def block_of(body: Mapping[str, Any], case: int) -> Steps:
@@ -98,6 +101,7 @@ class RunHistory:
         self.undoing = ""
         self.signals: dict[str, str] = {}
         self.answers: dict[str, ev.ApprovalGiven] = {}
+        self.forked: ev.RunForked | None = None
 
     def complain(self, text: str) -> None:
         """Note what may not be."""
@@ -224,6 +228,8 @@ class RunHistory:
         match event:
             case ev.RunCreated():
                 self.status, self.definition = "running", self._definitions[event.defdigest]
+            case ev.RunForked():
+                forks.take_over(self, seq, time_ms, message, event)
             case ev.RunCompleted():
                 self._complete(seq)
             case ev.RunFailed():
@@ -260,9 +266,9 @@ class RunHistory:
             case ev.StepFailed():
                 self._fail(seq, time_ms, event)
             case ev.StepSkipped():
-                self._end(seq, time_ms, event.path, "skipped")
+                self.end(seq, time_ms, event.path, "skipped")
             case ev.StepCancelled():
-                self._end(seq, time_ms, event.path, "cancelled")
+                self.end(seq, time_ms, event.path, "cancelled")
             case _:
                 self._begun(seq, time_ms, event)
 
@@ -305,12 +311,17 @@ class RunHistory:
         if path[-1] not in "])" and "?" not in path:
             scope = path[: path.rfind("/") + 1]
             needs = (scope + need for need in self.node(path).get("needs", ()))
-            waiting = [need for need in needs if self.node(need) is not EMPTY and not self._has_ended(need)]
+            waiting = [need for need in needs if self.node(need) is not EMPTY and not self.has_ended(need)]
             if waiting:
                 self.complain(f"{seq}: {path} begins before {waiting} ended")
         return step
 
-    def _has_ended(self, path: str) -> bool:
+    def step(self, path: str) -> Step:
+        """The instance, made when it does not exist yet."""
+        return self.steps.setdefault(path, Step())
+
+    def has_ended(self, path: str) -> bool:
+        """Nothing more may happen to it."""
         return self.steps.get(path, Step()).ended
 
     def _check_around(self, seq: int, path: str) -> None:
@@ -322,7 +333,7 @@ class RunHistory:
             phase = self.steps.get(whole, Step()).phase
             if phase != ("fanned" if path[-1] == "]" else "turning"):
                 self.complain(f"{seq}: {path} begins while {whole} is {phase}")
-            if path[-1] == ")" and int(number) > 0 and not self._has_ended(f"{whole}({int(number) - 1})"):
+            if path[-1] == ")" and int(number) > 0 and not self.has_ended(f"{whole}({int(number) - 1})"):
                 self.complain(f"{seq}: {path} begins before the iteration before it ended")
         elif "/" in path:
             scope = path[: path.rfind("/")]
@@ -374,7 +385,7 @@ class RunHistory:
         last = self.undoable.pop() if self.undoable else ""
         if last != path or self.status not in ("failing", "cancelling"):
             self.complain(f"{seq}: {path} is undone while the run is {self.status}; the last that was done is {last}")
-        if self.undoing and not self._has_ended(self.undoing):
+        if self.undoing and not self.has_ended(self.undoing):
             self.complain(f"{seq}: {path} is undone before {self.undoing} ended")
         self.undoing = self._scope(path) + str(self.node(path).get("compensate"))
 
@@ -390,7 +401,7 @@ class RunHistory:
         later = f"#{step.attempt}" if step.attempt > 1 else ""
         body = self.node(path)
         scope = path + later + (f":{step.case}" if "switch" in body else "") + "/"
-        still = [name for name in in_graph(block_of(body, step.case)) if not self._has_ended(scope + name)]
+        still = [name for name in in_graph(block_of(body, step.case)) if not self.has_ended(scope + name)]
         if still:
             self.complain(f"{seq}: {path} completed while {still} have not ended")
 
@@ -409,8 +420,11 @@ class RunHistory:
 
     def _succeed(self, seq: int, time_ms: int, event: ev.StepCompleted) -> None:
         step = self.steps.setdefault(event.path, Step())
+        step.output = event.output
         if step.phase == "running":
             report = step.attempts[step.attempt].report
+            if isinstance(report, ev.AttemptSucceeded):
+                step.output = event.output or report.data.output
             if not isinstance(report, ev.AttemptSucceeded) or report.id != event.report:
                 said = None if report is None else f"{type(report).__name__} {report.id}"
                 self.complain(f"{seq}: {event.path} completed by report {event.report}; the one that counts is {said}")
@@ -427,7 +441,7 @@ class RunHistory:
         is_whole = event.path[-1] not in "])" and "?" not in event.path
         if is_whole and "compensate" in self.node(event.path) and step.phase != "standing":
             self.undoable.append(event.path)
-        self._end(seq, time_ms, event.path, "completed")
+        self.end(seq, time_ms, event.path, "completed")
 
     def _fail(self, seq: int, time_ms: int, event: ev.StepFailed) -> None:
         step = self.steps.setdefault(event.path, Step())
@@ -436,7 +450,7 @@ class RunHistory:
         if step.phase == "running":
             self._check_failure(seq, step, event.path, event.failure.code)
         self._name_attempt(seq, step, event.path, event.attempt)
-        self._end(seq, time_ms, event.path, "failed")
+        self.end(seq, time_ms, event.path, "failed")
 
     def _check_failure(self, seq: int, step: Step, path: str, code: str) -> None:
         report = step.attempts[step.attempt].report
@@ -447,7 +461,8 @@ class RunHistory:
         if attempt != step.attempt:
             self.complain(f"{seq}: the end of {path} names attempt {attempt}; current is {step.attempt}")
 
-    def _end(self, seq: int, time_ms: int, path: str, how: str) -> None:
+    def end(self, seq: int, time_ms: int, path: str, how: str) -> None:
+        """It ends, once."""
         step = self.steps.setdefault(path, Step())
         if step.ended:
             self.complain(f"{seq}: {path} ends a second time: {step.phase}, now {how}")

@@ -7,7 +7,7 @@ import msgspec
 
 from headrace.contracts import codec, pseudo, subjects
 from headrace.contracts import events as ev
-from tests.simulation import answers, keys, schedules
+from tests.simulation import answers, forks, keys, schedules
 from tests.simulation.automaton import RunHistory, Steps
 from tests.simulation.broker import Ack
 from tests.simulation.host import EPOCH_MS
@@ -27,6 +27,7 @@ def violations(record: Record) -> list[str]:
     runs = _read(record)
     for run in runs.values():
         found += run.wrong
+    found += forks.violations(runs)
     found += _calls(record, runs)
     found += _outcomes(record, runs)
     found += schedules.violations(record)
@@ -160,6 +161,9 @@ def _outcomes(record: Record, runs: dict[str, RunHistory]) -> list[str]:
             found.append(f"command {command.id}: answered {sorted(kinds) or 'never'}")
         elif command.verb == "run-start":
             starts.setdefault(command.run, []).append(isinstance(given[0], ev.CommandAccepted))
+        elif command.verb in ("run-rerun", "run-fork") and isinstance(given[0], ev.CommandAccepted):
+            if command.new_id not in runs:
+                found.append(f"command {command.id}: accepted, and there is no run {command.new_id}")
         elif command.verb == "run-cancel" and isinstance(given[0], ev.CommandAccepted):
             run = runs.get(command.run)
             if run is None or not run.over:

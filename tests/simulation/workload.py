@@ -19,6 +19,9 @@ CHAIN: Final = 20
 """Steps of the chain that owners are killed in the middle of."""
 RIVALS: Final = 0.06
 """Of runs whose id a second start wants."""
+FORKS: Final = 0.25
+"""Of runs that another one goes on from; and of those in turn."""
+FORKS_MAX: Final = 3
 CALL: Final = "sim.call"
 """The scripted tool: an external call that takes `ms` and fails in its first `fail` attempts."""
 
@@ -32,15 +35,23 @@ class Asked:
     run: str
     pipeline: str = ""
     inputs: tuple[tuple[str, int], ...] = ()
+    step: str = ""
+    """Of a rerun or a fork: where; the new run is `new_id`."""
     is_rival: bool = False
     """A start under a run id that another start has, too: one of the two is refused."""
 
     @property
+    def new_id(self) -> str:
+        """The run that a rerun or a fork starts."""
+        return f"{self.run}-{self.verb.removeprefix('run-')}"
+
+    @property
     def id(self) -> str:
         """The command's id."""
-        several = self.verb in ("run-signal", "run-approve")
+        several = self.verb in ("run-signal", "run-approve", "run-fork")
         which = "".join(f"-{name}-{nth}" for name, nth in self.inputs) if several else ""
-        return f"{'rival' if self.is_rival else self.verb}-{self.run}{which}"
+        step = f"-{self.step}" if self.step else ""
+        return f"{'rival' if self.is_rival else self.verb}-{self.run}{which}{step}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -109,7 +120,23 @@ def asked(seed: int) -> list[Asked]:
             paused_s = at_s + draw.uniform(0.2, 3.0)
             commands.append(Asked(paused_s, "run-pause", run))
             commands.append(Asked(paused_s + draw.uniform(0.5, 8.0), "run-resume", run))
+        commands += _forks(random.Random(f"forks/{seed}/{number}"), pipeline, run, at_s)
     return sorted(commands, key=lambda command: (command.at_s, command.id))
+
+
+def _forks(draw: random.Random, pipeline: Pipeline, run: str, at_s: float) -> list[Asked]:
+    """What goes on from a run, while it is open or after it ended, and from what went on from it."""
+    asked: list[Asked] = []
+    while len(asked) < FORKS_MAX and draw.random() < FORKS:
+        verb, at_s = draw.choice(("run-rerun", "run-fork")), at_s + draw.uniform(0.5, 9.0)
+        inputs = (("n", draw.randrange(4)),) if verb == "run-fork" else ()
+        one = Asked(at_s, verb, run, inputs=inputs, step=draw.choice(pipeline.steps))
+        if one.id in {other.id for other in asked}:
+            break
+        asked.append(one)
+        if draw.random() < 0.5:
+            run = asked[-1].new_id
+    return asked
 
 
 def pipeline(name: str, steps: dict[str, Any]) -> Pipeline:

@@ -263,6 +263,10 @@ def _command(asked: Asked, seed: int) -> bytes:
         case "run-signal":
             ((name, nth),) = asked.inputs
             data = cmd.SignalRun(runid=asked.run, name=name, payload={"nth": nth})
+        case "run-rerun":
+            data = cmd.RerunRun(runid=asked.run, step=asked.step, newid=asked.new_id)
+        case "run-fork":
+            data = cmd.ForkRun(runid=asked.run, step=asked.step, inputs=dict(asked.inputs), newid=asked.new_id)
         case "trigger-pause" | "trigger-resume":
             data = cmd.NameTrigger(pipeline=asked.pipeline)
         case _:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
+from headrace.cli.app_history import add_commands
 from headrace.cli.words import (
     Answerer,
     Comment,
@@ -21,6 +22,7 @@ from headrace.cli.words import (
     Json,
     Name,
     NatsServer,
+    NewId,
     Payload,
     ReadRoots,
     Reason,
@@ -30,6 +32,7 @@ from headrace.cli.words import (
     SignalName,
     StepPath,
     Trigger,
+    Wait,
 )
 from headrace.contracts import names
 
@@ -178,8 +181,8 @@ def schema() -> None:
 def submit(
     what: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A pipeline file, or a registered pipeline.")],
     inputs: Inputs = None,
-    run_id: Annotated[str, typer.Option("--run-id", help="An id of your own: the same id is the same start.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Show the run until it ends.")] = False,
+    run_id: NewId = "",
+    wait: Wait = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -243,32 +246,7 @@ def export(run_id: RunId, data_dir: DataDir = None) -> None:
     raise _Ended(export_command(data_dir, run_id))
 
 
-@app.command()
-def explain(
-    run_id: RunId,
-    step: Annotated[
-        str, typer.Argument(metavar="STEP", help="A step, or an instance such as each[3].", show_default=False)
-    ] = "",
-    as_json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Say why a run or a step waits, failed, was skipped. Or was tried again; with the events that prove it."""
-    from headrace.cli.explaining import explain_command
-
-    raise _Ended(explain_command(data_dir, run_id, step, as_json=as_json))
-
-
-@app.command()
-def diff(
-    run_id: RunId,
-    other: Annotated[str, typer.Argument(metavar="RUN", help="The id of another run.")],
-    as_json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Compare two runs: the first event in which they differ, then step by step."""
-    from headrace.cli.explaining import diff_command
-
-    raise _Ended(diff_command(data_dir, run_id, other, as_json=as_json))
+add_commands(app)
 
 
 @app.command()

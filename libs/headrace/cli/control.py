@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from headrace.cli.connection import connected
+from headrace.cli.connection import Connection, connected
 from headrace.cli.inputs import complete_inputs, parse_inputs, parse_payload
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import emit, note, say
@@ -45,23 +45,26 @@ def submit_command(args: SubmitArgs) -> int:
             if bundle is not None:
                 await link.client.put_definition(bundle)
                 name = f"{bundle.plan.pipeline}@{bundle.digest}"
-            run = left[0] = await link.client.start(name, inputs, runid=args.run_id)
-            if args.as_json:
-                emit({"event": "started", "run": run})
-            elif args.wait:
-                note(f"run {run}")
-            else:
-                say(run)
-            if not args.wait:
-                return names.EXIT_OK
-            view = RunView(run)
-            await watch_run(link.client, view, as_json=args.as_json)
-            workspace = workspace_of(link.settings.data_dir, link.settings.tenant, run)
-            return await report_result(
-                link.client, view, workspace=workspace if workspace.is_dir() else None, as_json=args.as_json
-            )
+            left[0] = await link.client.start(name, inputs, runid=args.run_id)
+            return await report_start(link, left[0], wait=args.wait, as_json=args.as_json)
 
     return run_interruptible(work(), detached=lambda: note(f"detached from run {left[0]}, which goes on"))
+
+
+async def report_start(link: Connection, run: str, *, wait: bool, as_json: bool) -> int:
+    """Print the id of a run that was started; with `wait` show it until it ends, and its exit code is the run's."""
+    if as_json:
+        emit({"event": "started", "run": run})
+    elif wait:
+        note(f"run {run}")
+    else:
+        say(run)
+    if not wait:
+        return names.EXIT_OK
+    view = RunView(run)
+    await watch_run(link.client, view, as_json=as_json)
+    workspace = workspace_of(link.settings.data_dir, link.settings.tenant, run)
+    return await report_result(link.client, view, workspace=workspace if workspace.is_dir() else None, as_json=as_json)
 
 
 def _bundle(what: str) -> Bundle | None:

@@ -114,6 +114,8 @@ async def _show(link: Connection, view: RunView) -> None:
     end_ms = view.updated_ms if view.ended else link.clock.now_ms()
     say(f"status {view.status}{about}  {seconds(max(0, end_ms - view.created_ms))}")
     say(f"created {rfc3339(view.created_ms)[:19]}Z  {durability_text(view.durability)}")
+    if view.origin:
+        say(f"goes on from run {view.origin} at `{view.origin_step}`")
     for name, label in sorted(view.labels.items()):
         say(f"label {name}: {label}")
     say()
@@ -150,6 +152,7 @@ async def _view_json(link: Connection, view: RunView) -> dict[str, Any]:
         "updated_ms": view.updated_ms,
         "durability": view.durability,
         "labels": view.labels,
+        "origin": {"run": view.origin, "step": view.origin_step} if view.origin else None,
         "inputs": None if view.inputs is None else await client.value(view.inputs),
         "outputs": None if view.outputs is None else await client.value(view.outputs),
         "failure": None if view.failure is None else failure_json(view.failure) | {"step": view.failed_path},
@@ -169,6 +172,7 @@ async def _step_json(link: Connection, step: StepView) -> dict[str, Any]:
         "reason": step.reason,
         "child": step.child,
         "asks": None if step.asked is None or step.status != "waiting" else await _asked_json(link, step.asked),
+        "taken": step.taken,
         "artifacts": [msgspec.to_builtins(kept) for kept in step.artifacts],
         "usage": None if step.usage is None else msgspec.to_builtins(step.usage),
     }

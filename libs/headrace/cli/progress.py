@@ -67,7 +67,9 @@ def detail(step: StepView, *, now_ms: int = 0) -> str:
     if step.attempt > 1:
         parts.append(f"attempt {step.attempt}")
     end_ms = step.ended_ms or now_ms
-    if end_ms and step.status != "skipped":
+    if step.taken:
+        parts.append(f"in run {step.taken}")
+    elif end_ms and step.status != "skipped":
         parts.append(seconds(max(0, end_ms - step.began_ms)))
     if step.due_ms > now_ms > 0:
         parts.append(f"goes on in {seconds(step.due_ms - now_ms)}")

@@ -45,3 +45,13 @@ Comment = Annotated[str, typer.Option("--comment", help="Kept in the log and in 
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the log.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A pipeline file.")]
 """Not checked where it is parsed: a file that cannot be read is no wrong usage."""
+Wait = Annotated[bool, typer.Option("--wait", help="Show the run until it ends.")]
+NewId = Annotated[str, typer.Option("--run-id", help="An id of your own: the same id is the same start.")]
+From = Annotated[str, typer.Option("--from", metavar="STEP", help="It and what depends on it run anew.")]
+At = Annotated[str, typer.Option("--at", metavar="STEP", help="What comes before it is shared; it runs anew.")]
+EditedFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", metavar="FILE", readable=False, help="An edited file of the same pipeline.", show_default=False
+    ),
+]

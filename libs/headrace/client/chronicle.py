@@ -45,6 +45,8 @@ class Chronicle:
     said: list[Said] = field(default_factory=list)
     """Every event of every decision that counts."""
     of_run: list[Said] = field(default_factory=list)
+    taken: dict[str, str] = field(default_factory=dict)
+    """Steps that ended in another run, which is told; here their ends stand where the run began."""
     of_path: dict[str, list[Said]] = field(default_factory=dict)
     """By instance, in the order in which they began."""
     reports: dict[str, Heard] = field(default_factory=dict)
@@ -84,6 +86,10 @@ class Chronicle:
 
     def _take_event(self, said: Said) -> None:
         self.said.append(said)
+        if isinstance(said.event, ev.RunForked):
+            for one in said.event.taken:
+                self.taken[one.path] = said.event.origin
+                self._take_event(Said(said.seq, said.at_ms, said.decision, _end_of(one)))
         path = path_of(said.event)
         if path:
             self.of_path.setdefault(path, []).append(said)
@@ -119,6 +125,19 @@ class Chronicle:
                 heard = self.reported.get((path, attempt, earlier.decision))
                 return heard if heard is not None and heard.seq < said.seq else None
         return None
+
+
+def _end_of(taken: ev.Taken) -> ev.DecisionEvent:
+    """The event that ended it, where it was done."""
+    match taken.status:
+        case "succeeded":
+            return ev.StepCompleted(
+                path=taken.path, attempt=taken.attempt, output=taken.output, degraded=taken.degraded
+            )
+        case "skipped":
+            return ev.StepSkipped(path=taken.path, reason="as it was there")
+    assert taken.failure is not None, taken.path
+    return ev.StepFailed(path=taken.path, attempt=taken.attempt, failure=taken.failure, tolerated=True)
 
 
 def path_of(event: ev.DecisionEvent) -> str:

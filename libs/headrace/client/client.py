@@ -189,6 +189,24 @@ class Client:
         )
         await self._command("run-approve", cmd.RunApprove, asked)
 
+    async def rerun(self, runid: str, step: str, *, newid: str = "") -> str:
+        """Start a run of the same definition and inputs that takes over whatever does not depend on `step`.
+
+        Raises:
+            CommandRefusedError: no such run or step, what comes before it cannot be shared (every reason is there), or
+            `newid` belongs to another start.
+        """
+        asked = cmd.RerunRun(runid=runid, step=step, newid=newid)
+        return (await self._command("run-rerun", cmd.RunRerun, asked)).runid
+
+    async def fork(
+        self, runid: str, step: str, inputs: Mapping[str, Any], *, definition: str = "", newid: str = ""
+    ) -> str:
+        """Start a run that shares what came before `step`, with these inputs changed and, if given, another definition
+        (`name@digest`) of the same pipeline. Raises as `rerun`, and when the inputs do not fit."""
+        asked = cmd.ForkRun(runid=runid, step=step, inputs=dict(inputs), definition=definition, newid=newid)
+        return (await self._command("run-fork", cmd.RunFork, asked)).runid
+
     async def _command(self, verb: str, kind: type[cmd.Command], data: Any) -> ev.Accepted:
         """Send one command and wait for its outcome. Publishing again under one id is the same command."""
         command_id = self.new_id()
@@ -318,7 +336,7 @@ class Client:
         while pending and len(told) < REASONS_MAX:
             run, about = pending.popleft()
             history = await self._history(run)
-            plan = await self._plan(next(message.defdigest for _, message in history))
+            plan = await self._plan(history)
             reasons = explain(history, plan, step=about, now_ms=self._clock.now_ms(), served=served)
             told += reasons if run == runid else [replace(reason, run=reason.run or run) for reason in reasons]
             pending += [(reason.run, "") for reason in reasons if reason.code == "child"]
@@ -331,7 +349,12 @@ class Client:
     async def _history(self, runid: str) -> list[tuple[int, ev.StoredMessage]]:
         return [(stored.seq, message) async for stored, message in self.events(runid)]
 
-    async def _plan(self, digest: str) -> Plan:
+    async def plan_of(self, runid: str) -> Plan:
+        """The plan that a run is bound to. Raises NotFoundError: there is no such run."""
+        return await self._plan(await self._history(runid))
+
+    async def _plan(self, history: list[tuple[int, ev.StoredMessage]]) -> Plan:
+        digest = next(message.defdigest for _, message in history)
         data = await blobs.get(
             self._broker, self.tenant, f"{subjects.DEFINITION_ROOT}/{digest}", size_max=names.VALUE_BYTES_MAX
         )

@@ -5,13 +5,13 @@ delays and who did it differ between any two runs, and so does the order of step
 a difference. Values are compared by content, wherever they are held.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from headrace.client.chronicle import Chronicle, Said, chronicle_of, path_of
+from headrace.client.chronicle import ENDS, Chronicle, Said, around, chronicle_of, path_of
 from headrace.client.history import RunView, StepView
 from headrace.contracts import events as ev
 from headrace.contracts.canonical import sha256_hex
@@ -25,8 +25,12 @@ PASSING: Final = frozenset(
 )
 """Fields that tell when, where and by whose word, and nothing of what happened. The values that `input_sha` covers are
 compared themselves, as outputs of the steps that gave them."""
-UNSPOKEN: Final = (ev.RunPaused, ev.RunResumed, ev.TimerFired, ev.StepScheduled)
-"""What only tells how it went: an attempt's result says what came of it."""
+GIVEN: Final = frozenset({"defdigest", "inputs", "labels"})
+"""What a run begins with; the rest says where it stands among others."""
+RESULT: Final = ("status", "attempts", "output", "failure")
+"""What is the same in a run that took a step over; time and money were spent in the other."""
+UNSPOKEN: Final = (ev.RunPaused, ev.RunResumed, ev.TimerFired, ev.StepScheduled, ev.RunForked)
+"""What only tells how it went: an attempt's result says what came of it, and so does the end of a step taken over."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,7 +100,8 @@ def _read(history: History) -> tuple[Chronicle, RunView]:
 
 def _divergences(a: Chronicle, b: Chronicle) -> list[Divergence]:
     """The first of each instance, because steps side by side have no order; the earliest in its own run comes first."""
-    by_path_a, by_path_b = _lines(a), _lines(b)
+    taken = {**a.taken, **b.taken}
+    by_path_a, by_path_b = _lines(a, taken), _lines(b, taken)
     found: list[tuple[int, Divergence]] = []
     for path in by_path_a | by_path_b:
         one = _diverge(path, by_path_a.get(path, []), by_path_b.get(path, []))
@@ -113,11 +118,17 @@ class _Place:
     meaning: dict[str, Any]
 
 
-def _lines(chronicle: Chronicle) -> dict[str, list[_Place]]:
+def _lines(chronicle: Chronicle, taken: Mapping[str, str]) -> dict[str, list[_Place]]:
+    """What was said of each instance. Of a step that one of the two runs took over only its end counts, because how it
+    came about is told in one of them alone."""
     lines: dict[str, list[_Place]] = {}
     for number, said in enumerate(chronicle.said):
-        if not isinstance(said.event, UNSPOKEN) and getattr(said.event, "timer", "") != "deferred":
-            lines.setdefault(path_of(said.event), []).append(_Place(number, said.seq, meaning(chronicle, said)))
+        path = path_of(said.event)
+        if isinstance(said.event, UNSPOKEN) or getattr(said.event, "timer", "") == "deferred":
+            continue
+        if (path in taken and not isinstance(said.event, ENDS)) or not taken.keys().isdisjoint(around(path)):
+            continue
+        lines.setdefault(path, []).append(_Place(number, said.seq, meaning(chronicle, said)))
     return lines
 
 
@@ -154,7 +165,7 @@ def meaning(chronicle: Chronicle, said: Said) -> dict[str, Any]:
     told: dict[str, Any] = {"event": kind.removeprefix("io.headrace.").rpartition(".v")[0]}
     for name in event.__struct_fields__:
         value = getattr(event, name)
-        if name in PASSING or value is None:
+        if name in PASSING or value is None or (isinstance(event, ev.RunCreated) and name not in GIVEN):
             continue
         told[name] = _told(value)
     if isinstance(event, ev.StepCompleted) and event.output is None:
@@ -199,8 +210,13 @@ def _without_owner(items: Any) -> Any:
 
 
 def _steps(a: RunView, b: RunView) -> Iterator[StepDifference]:
+    taken = {step.path for view in (a, b) for step in view.steps.values() if step.taken}
     for path in {**a.steps, **b.steps}:
+        if not taken.isdisjoint(around(path)):
+            continue  # it is known in one of the two alone
         fields = _differing(_of_step(a.steps.get(path)), _of_step(b.steps.get(path)))
+        if path in taken:
+            fields = {name: pair for name, pair in fields.items() if name in RESULT}
         if set(fields) - {"duration_ms"}:
             yield StepDifference(path, fields)
 
@@ -217,7 +233,7 @@ def _of_step(step: StepView | None) -> dict[str, Any]:
         told["duration_ms"] = step.ended_ms - step.began_ms
     if step.output is not None:
         told["output"] = value_hash(step.output)
-    if step.failure is not None:
+    if step.failure is not None and step.status != "completed":
         told["failure"] = step.failure.code
     if step.usage is not None:
         told |= msgspec.to_builtins(step.usage)

@@ -16,7 +16,7 @@ from headrace.contracts.errors import NotFoundError
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Node, Plan, node_of, static_path
 
-STARTING: Final = (ev.RunCreated, ev.RunResumed)
+STARTING: Final = (ev.RunCreated, ev.RunForked, ev.RunResumed)
 NESTED_MAX: Final = 20
 """Steps that a chain of reasons goes through; more than the engine nests."""
 

@@ -11,6 +11,12 @@ from headrace.pipeline.plan import Plan, node_of
 
 RETRIES_SHOWN: Final = 5
 """The newest of them."""
+CODES: Final[dict[type, str]] = {
+    ev.StepCompleted: "completed",
+    ev.StepFailed: "failed",
+    ev.StepSkipped: "skipped",
+    ev.StepCancelled: "cancelled",
+}
 BREAKER: Final = frozenset({"breaker_open", "breaker"})
 """Reasons for which an executor puts an order off because calls to its provider fail."""
 
@@ -18,6 +24,11 @@ BREAKER: Final = frozenset({"breaker_open", "breaker"})
 def reason_of_end(chronicle: Chronicle, plan: Plan, end: Said) -> Reason:
     """Why an instance ended as it did."""
     event, path = end.event, path_of(end.event)
+    if path in chronicle.taken:
+        code = CODES[type(event)]
+        return Reason(
+            code, path, f"`{path}` {code} in run {chronicle.taken[path]}, which this one goes on from", (end.seq,)
+        )
     match event:
         case ev.StepSkipped(reason=reason):
             return Reason(
@@ -35,7 +46,7 @@ def reason_of_end(chronicle: Chronicle, plan: Plan, end: Said) -> Reason:
             about = ", degraded: something inside failed and was tolerated, or stood in" if degraded else ""
             return Reason("completed", path, f"`{path}` completed{tries}{about}", _proof(heard, end.seq))
         case _:
-            return Reason("cancelled", path, f"`{path}` was stopped with what is around it", (end.seq,))
+            return Reason(CODES[ev.StepCancelled], path, f"`{path}` was stopped with what is around it", (end.seq,))
 
 
 def _proof(heard: Heard | None, seq: int) -> tuple[int, ...]:
@@ -90,6 +101,10 @@ def reason_of_waiting(
         case ev.SignalAwaited(name=name, due_ms=due_ms):
             text = f"`{path}` waits for signal `{name}` until {instant(due_ms)}"
             yield Reason("signal", path, text, (last.seq,))
+        case ev.ApprovalRequested(by=by, due_ms=due_ms):
+            whom = ", ".join(by) or "whoever may approve"
+            text = f"`{path}` waits for the answer of {whom} until {instant(due_ms)}; `headrace approve` gives it"
+            yield Reason("approval", path, text, (last.seq,))
         case ev.ChildStarted(child=child, pipeline=pipeline):
             yield Reason(
                 "child", path, f"`{path}` waits for its child run {child} of `{pipeline}`", (last.seq,), run=child

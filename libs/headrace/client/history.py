@@ -42,6 +42,8 @@ class StepView:
     """What it asks a person, or has asked."""
     artifacts: tuple[ev.Artifact, ...] = ()
     usage: ev.Usage | None = None
+    taken: str = ""
+    """The run in which it ended; nothing of it was done here."""
 
     @property
     def ended(self) -> bool:
@@ -77,6 +79,9 @@ class RunView:
     failure: Failure | None = None
     failed_path: str = ""
     reason: str = ""
+    origin: str = ""
+    """The run that it goes on from; `origin_step` is where."""
+    origin_step: str = ""
     steps: dict[str, StepView] = field(default_factory=dict)
     """By path, in the order in which they began."""
     _reports: dict[str, ev.AttemptSucceeded] = field(default_factory=dict)
@@ -120,6 +125,8 @@ class RunView:
                 self.status, self.created_ms = "running", at_ms
                 self.defdigest, self.durability = event.defdigest, event.durability
                 self.inputs, self.labels = event.inputs, dict(event.labels)
+            case ev.RunForked():
+                self._take_over(event, at_ms)
             case ev.RunCompleted(outputs=outputs):
                 self.status, self.outputs = "completed", outputs
             case ev.RunFailed(failure=failure, path=path):
@@ -143,6 +150,13 @@ class RunView:
             case _:
                 if "?" not in event.path:  # an evaluation that an executor does for the scheduler is no step
                     self._step_event(event, at_ms)
+
+    def _take_over(self, event: ev.RunForked, at_ms: int) -> None:
+        self.origin, self.origin_step = event.origin, event.step
+        for one in event.taken:
+            status = "completed" if one.status == "succeeded" else one.status
+            step = self.steps[one.path] = StepView(one.path, status, one.attempt, at_ms, at_ms, taken=event.origin)
+            step.output, step.failure = one.output, one.failure
 
     def _step_event(self, event: "_StepEvent", at_ms: int) -> None:
         if self.status == "blocked":

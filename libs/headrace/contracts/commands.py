@@ -47,6 +47,40 @@ class RunResume(Message, frozen=True, tag="io.headrace.run.resume.v1"):
     data: NameRun
 
 
+class RerunRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of `run-rerun`. `newid` is the client's own key for the new run."""
+
+    runid: str
+    step: str
+    """A step of the pipeline's own map: it and what depends on it run anew."""
+    newid: str = ""
+
+
+class RunRerun(Message, frozen=True, tag="io.headrace.run.rerun.v1"):
+    """Start a run of the same definition and inputs that takes over what does not depend on a step."""
+
+    data: RerunRun
+
+
+class ForkRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of `run-fork`. `newid` is the client's own key for the new run."""
+
+    runid: str
+    step: str
+    """A step of the pipeline's own map: what comes before it is shared, or the fork is refused."""
+    inputs: dict[str, Any] = {}
+    """Those that change."""
+    definition: str = ""
+    """`name` or `name@digest` of an edited definition of the same pipeline; empty for the run's own."""
+    newid: str = ""
+
+
+class RunFork(Message, frozen=True, tag="io.headrace.run.fork.v1"):
+    """Start a run that shares what came before a step, with other inputs or an edited definition."""
+
+    data: ForkRun
+
+
 class SignalRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Body of `run-signal`. The payload fits the schema of the step that waits, or will wait, for the name."""
 
@@ -150,6 +184,8 @@ Command = (
     | RunCancel
     | RunSignal
     | RunApprove
+    | RunRerun
+    | RunFork
     | RunPause
     | RunResume
     | DefinitionPut
@@ -164,6 +200,8 @@ VERBS: dict[str, type[Command]] = {
     "run-cancel": RunCancel,
     "run-signal": RunSignal,
     "run-approve": RunApprove,
+    "run-rerun": RunRerun,
+    "run-fork": RunFork,
     "run-pause": RunPause,
     "run-resume": RunResume,
     "definition-put": DefinitionPut,

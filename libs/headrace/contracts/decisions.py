@@ -4,6 +4,8 @@ Facts are past tense. Within `.vN` only fields with defaults are added; a change
 Instants are integer milliseconds of broker time (`…_ms`); durations likewise.
 """
 
+from typing import Any
+
 import msgspec
 
 from headrace.contracts.envelope import Part, Value
@@ -37,6 +39,35 @@ class RunCreated(Event, frozen=True, tag="io.headrace.run.created.v1"):
     durability: str = ""
     key: str = ""
     """Its concurrency key, where the pipeline has one: no step starts before the key is granted."""
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a step of a run's own scope ended in the run that this one takes it over from."""
+
+    path: str
+    status: str
+    """succeeded, skipped, or failed where the pipeline tolerates it."""
+    attempt: int = 0
+    output: Value | None = None
+    """Held by the run that takes it over, so that it stays when the other run is gone."""
+    failure: Failure | None = None
+    usage: dict[str, Any] | None = None
+    """As in the report that ended it. What it cost is the other run's."""
+    degraded: bool = False
+
+
+class RunForked(Event, frozen=True, tag="io.headrace.run.forked.v1"):
+    """Always beside `run-created`: the run goes on from what had ended in another one. None of that is done again."""
+
+    origin: str
+    """The other run."""
+    seq: int
+    """The newest message of its history that was read."""
+    version: int
+    """Of its newest decision then."""
+    step: str
+    """The step from which everything is done anew."""
+    taken: tuple[Taken, ...] = ()
 
 
 class RunCompleted(Event, frozen=True, tag="io.headrace.run.completed.v1"):
@@ -300,6 +331,7 @@ class ChildEnded(Event, frozen=True, tag="io.headrace.child.ended.v1"):
 
 DecisionEvent = (
     RunCreated
+    | RunForked
     | RunCompleted
     | RunFailed
     | RunFailing

@@ -27,6 +27,7 @@ from headrace.contracts.decisions import RunCompleted as RunCompleted
 from headrace.contracts.decisions import RunCreated as RunCreated
 from headrace.contracts.decisions import RunFailed as RunFailed
 from headrace.contracts.decisions import RunFailing as RunFailing
+from headrace.contracts.decisions import RunForked as RunForked
 from headrace.contracts.decisions import RunPaused as RunPaused
 from headrace.contracts.decisions import RunResumed as RunResumed
 from headrace.contracts.decisions import RunStalled as RunStalled
@@ -38,6 +39,7 @@ from headrace.contracts.decisions import StepCompleted as StepCompleted
 from headrace.contracts.decisions import StepFailed as StepFailed
 from headrace.contracts.decisions import StepScheduled as StepScheduled
 from headrace.contracts.decisions import StepSkipped as StepSkipped
+from headrace.contracts.decisions import Taken as Taken
 from headrace.contracts.decisions import TimerFired as TimerFired
 from headrace.contracts.decisions import TimerSet as TimerSet
 from headrace.contracts.envelope import Message, Value

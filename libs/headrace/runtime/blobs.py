@@ -106,6 +106,33 @@ async def _chunks(log: EventLog, tenant: str, ref: str, manifest: _Manifest) -> 
     return b"".join(found[f"{prefix}{number}"] for number in range(manifest.chunks))
 
 
+async def adopt(log: EventLog, tenant: str, ref: str, run: str) -> str:
+    """Store what another run holds for this run's tree as well, chunk by chunk; gives the new reference.
+
+    Raises:
+        NotFoundError: nothing is stored there (any more). CorruptError: it lacks a chunk. As `put`.
+    """
+    own = f"{root_of(run)}/{ref.partition('/')[2]}"
+    if await log.last(subjects.BLOBS, subjects.blob(tenant, own)) is not None:
+        return own
+    stored = await log.last(subjects.BLOBS, subjects.blob(tenant, ref))
+    if stored is None:
+        message = f"no blob {ref}"
+        raise NotFoundError(message)
+    headers: dict[str, str] = {}
+    if MANIFEST_HEADER in stored.headers:
+        headers = {MANIFEST_HEADER: stored.headers[MANIFEST_HEADER]}
+        manifest = msgspec.json.decode(stored.body, type=_Manifest)
+        for number in range(manifest.chunks):
+            chunk = await log.last(subjects.BLOBS, subjects.blob(tenant, ref, number))
+            if chunk is None:
+                message = f"blob {ref} lacks chunk {number} of {manifest.chunks}"
+                raise CorruptError(message)
+            await _put_once(log, subjects.blob(tenant, own, number), chunk.body, {})
+    await _put_once(log, subjects.blob(tenant, own), stored.body, headers)
+    return own
+
+
 class BlobCache:
     """Blobs by reference, bounded by their bytes; the one used longest ago goes first. A blob never changes."""
 

@@ -40,6 +40,8 @@ from headrace_scheduler import messages
 from headrace_scheduler.approval_intake import ApprovalIntake
 from headrace_scheduler.concurrency import key_text
 from headrace_scheduler.definitions import Definitions
+from headrace_scheduler.fork_intake import ForkIntake
+from headrace_scheduler.refusal import RefusedError
 from headrace_scheduler.schedule_intake import ScheduleIntake
 from headrace_scheduler.serving import Served
 from headrace_scheduler.signalling import TooManySignalsError, refusals
@@ -50,16 +52,6 @@ RETRY_S: Final = 1.0
 CRASHES_MAX: Final = 3
 """A command that crashed its handler this often is parked."""
 ENDS: Final = {"run-completed": "completed", "run-failed": "failed", "run-cancelled": "cancelled"}
-
-
-class RefusedError(TerminalError):
-    """A command is refused for one or more reasons."""
-
-    code = "refused"
-
-    def __init__(self, reasons: tuple[Failure, ...]) -> None:
-        self.reasons = reasons
-        super().__init__("; ".join(reason.message for reason in reasons))
 
 
 class Intake:
@@ -81,6 +73,16 @@ class Intake:
         self._plans = served.plans
         self._admission, self._source, self._run_streams = admission, source, run_streams
         self._durability = durability
+        self._forks = ForkIntake(
+            self,
+            broker,
+            clock=clock,
+            served=served,
+            definitions=definitions,
+            source=source,
+            run_streams=run_streams,
+            durability=durability,
+        )
         self._schedules = ScheduleIntake(
             broker, clock=clock, definitions=definitions, source=source, run_streams=run_streams
         )
@@ -163,6 +165,8 @@ class Intake:
                     return await self._approvals.answer(command)
                 case cmd.RunSignal():
                     return await self._signal(command)
+                case cmd.RunRerun() | cmd.RunFork():
+                    return await self._forks.carry_out(command)
                 case cmd.DefinitionRetire():
                     return await self._schedules.retire(command)
                 case cmd.TriggerPause() | cmd.TriggerResume() | cmd.TriggerBackfill():
@@ -176,15 +180,24 @@ class Intake:
         log.info("command.refused", extra={"command": command_id, "codes": [reason.code for reason in reasons]})
         return ev.Refused(command=command_id, reasons=reasons)
 
-    async def _start(self, command: cmd.RunStart) -> ev.Accepted | ev.Refused:
+    def admit(self, key: str, command: cmd.Command) -> str:
+        """The id of a run that is to be started: the client's own key, or made from the command's id.
+
+        Raises:
+            RefusedError: there is no room for another run. DataError: the key does not fit.
+        """
         overloaded = self._admission.refusal()
         if overloaded is not None:
-            return self._refused(command.id, (overloaded,))
-        data = command.data
-        run_id = data.runid or ids.run_id_of_command(command.id)
+            raise RefusedError((overloaded,))
+        run_id = key or ids.run_id_of_command(command.id)
         if not ids.CLIENT_RUN_RE.fullmatch(run_id):
             message = f"run id {run_id[:80]!r}: 1 to 64 of A–Z, a–z, 0–9 and `-`"
             raise DataError(message)
+        return run_id
+
+    async def _start(self, command: cmd.RunStart) -> ev.Accepted | ev.Refused:
+        data = command.data
+        run_id = self.admit(data.runid, command)
         digest = await self._definitions.digest_of(command.tenant, data.pipeline)
         plan = await self._plans.get(command.tenant, digest)
         await self.create_run(
@@ -217,7 +230,7 @@ class Intake:
         now_ms = self._clock.now_ms()
         created = ev.RunCreated(
             defdigest=plan.digest,
-            inputs=await self._store(cause.tenant, run_id, complete),
+            inputs=await self.store(cause.tenant, run_id, complete),
             deadline_ms=now_ms + plan.deadline_ms,
             request=request,
             labels=dict(plan.labels) | labels,
@@ -226,7 +239,7 @@ class Intake:
             durability=self._durability,
             key=key_text(plan, complete, event, now_ms=now_ms),
         )
-        outgoing = messages.first_decision(
+        await self.create(
             messages.Creation(
                 run=run_id,
                 tenant=cause.tenant,
@@ -238,14 +251,22 @@ class Intake:
                 correlation=cause.correlationid or run_id,
             )
         )
-        expected = Expected(0, subjects.creation_scope(run_id))
+
+    async def create(self, creation: messages.Creation) -> None:
+        """Append the first decision of a run, once.
+
+        Raises:
+            ConflictError: `key_reused`, the id belongs to another start.
+        """
+        outgoing = messages.first_decision(creation)
+        expected = Expected(0, subjects.creation_scope(creation.run))
         try:
             await self._broker.append(outgoing.subject, outgoing.body, msg_id=outgoing.id, expected=expected)
         except (AppendConflictError, UnknownOutcomeError):
-            if not await self._is_started(run_id, request):
+            if not await self.is_started(creation.run, creation.created.request):
                 raise
 
-    async def _is_started(self, run_id: str, request: str) -> bool:
+    async def is_started(self, run_id: str, request: str) -> bool:
         """True when somebody, perhaps we ourselves, has created the run for the same request.
 
         Raises:
@@ -267,7 +288,8 @@ class Intake:
             raise CorruptError(message)
         return False
 
-    async def _store(self, tenant: str, run_id: str, value: Any) -> Value:
+    async def store(self, tenant: str, run_id: str, value: Any) -> Value:
+        """A value for a run's first decision or input: inline while small, else stored first."""
         data = encode_value(value)
         if len(data) <= names.INLINE_BYTES_MAX:
             return Value(json=msgspec.Raw(data))
@@ -320,7 +342,7 @@ class Intake:
         reasons = refusals(plan, data.name, data.payload)
         if reasons:
             raise RefusedError(reasons)
-        payload = await self._store(command.tenant, data.runid, data.payload)
+        payload = await self.store(command.tenant, data.runid, data.payload)
         outgoing = messages.signal_received(
             target, data.name, payload, cause=command.id, source=self._source, now_ms=self._clock.now_ms()
         )

@@ -237,11 +237,13 @@ class Creation:
     source: str
     now_ms: int
     correlation: str
+    forked: ev.RunForked | None = None
 
 
 def first_decision(creation: Creation) -> Outgoing:
     """Decision 1: the run exists. Appended with expected sequence 0, so a run id is created once."""
-    data = ev.Decided(version=1, at_ms=creation.now_ms, events=(creation.created,))
+    events = (creation.created,) if creation.forked is None else (creation.created, creation.forked)
+    data = ev.Decided(version=1, at_ms=creation.now_ms, events=events)
     event_id = ids.event_id(DECIDED, creation.tenant, creation.run, "", 0, 0, 1, data=encode_value(data))
     message = ev.RunDecided(
         specversion=SPECVERSION,

@@ -21,6 +21,7 @@ from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import ROOT, Plan, node_of
 from headrace_scheduler import questions
 from headrace_scheduler.deadlines import attempt_window_ms
+from headrace_scheduler.forking import take_over
 from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in, store_items
 from headrace_scheduler.records import (
     CANCELLED,
@@ -275,6 +276,8 @@ def _apply_run(run: Run, plan: Plan, event: "_RunEvent", at_ms: int) -> None:
     match event:
         case ev.RunCreated():
             _apply_created(run, plan, event, at_ms)
+        case ev.RunForked():
+            take_over(run, plan, event)
         case ev.RunCompleted():
             run.status, run.outputs = "completed", event.outputs
         case ev.RunFailed():
@@ -400,6 +403,7 @@ def _apply_completed(run: Run, plan: Plan, event: ev.StepCompleted) -> None:
 
 _RunEvent = (
     ev.RunCreated
+    | ev.RunForked
     | ev.RunCompleted
     | ev.RunFailed
     | ev.RunFailing

@@ -129,3 +129,27 @@ def test_the_differences_are_plain_data() -> None:
     made = differences_json(between(ran(("a", 1)), ran(("a", 2))))
     assert made["first"]["path"] == "a"
     assert list(made["steps"][0]["fields"]["output"]) == [sha256_hex(b"1"), sha256_hex(b"2")]
+
+
+def test_what_was_taken_over_is_compared_by_its_end() -> None:
+    """How it came about is told in the other run alone: retries, items, what it cost."""
+    steps = STEPS | {"each": {"foreach": "${{ [1, 2] }}", **tool()}}
+    ends = (("a", OSError("unavailable")), ("a", 1), ("b", 2), ("each[0]", 0), ("each[1]", 0), ("c", 3))
+    one = ran(*ends, steps=steps)
+    assert one.run.status == "completed"
+    outputs = {path: one.run.insts[path] for path in ("a", "b", "each")}
+    found = tuple(
+        ev.Taken(path=path, status="succeeded", attempt=inst.attempt, output=inst.output)
+        for path, inst in outputs.items()
+    )
+    forked = ev.RunForked(origin="one", seq=9, version=3, step="c", taken=found)
+    two = Stage(one.plan, {"n": 1}, run="two", forked=forked)
+    two.settle()
+    two.succeed("c", 3)
+    two.settle()
+    assert between(one, two).none and not between(one, two).steps
+    two = Stage(one.plan, {"n": 1}, run="two", forked=forked)
+    two.settle()
+    two.succeed("c", 4)
+    two.settle()
+    assert [step.path for step in between(one, two).steps] == ["c"]

@@ -97,6 +97,13 @@ HELD = {
         "`go` waits for signal `go` until 2025-11-25T13:00:00Z",
         ["SignalAwaited"],
     ),
+    "approval": Held(
+        lambda: of({"ok": {"approval": {"message": "go?", "by": ["lead"], "timeout": "1h"}}}),
+        "approval",
+        "ok",
+        "`ok` waits for the answer of lead until 2025-11-25T13:00:00Z; `headrace approve` gives it",
+        ["ApprovalRequested"],
+    ),
     "timer": Held(
         lambda: of({"nap": {"wait": {"for": "10m"}}}),
         "timer",
@@ -386,3 +393,23 @@ def test_a_lost_race_proves_nothing() -> None:
     before = told(stage)
     stage.append(codec.decode(codec.encode(lost)), subjects.decision("x", "progressed"))
     assert told(stage) == before
+
+
+def test_a_step_that_was_taken_over_names_the_run_that_did_it() -> None:
+    """Whatever became of it there; the run itself is told by what it waits for."""
+    found = (
+        ev.Taken(path="a", status="succeeded"),
+        ev.Taken(path="b", status="skipped"),
+        ev.Taken(path="c", status="failed", attempt=1, failure=Failure(code="denied", message="no")),
+    )
+    forked = ev.RunForked(origin="old", seq=9, version=3, step="d", taken=found)
+    steps = {"a": tool(), "b": tool(), "c": tool(on_error="continue"), "d": tool()}
+    stage = Stage(plan(steps), {}, forked=forked)
+    stage.settle()
+    assert [(told(stage, step)[0].code, told(stage, step)[0].events) for step in "abc"] == [
+        ("completed", (1,)),
+        ("skipped", (1,)),
+        ("failed", (1,)),
+    ]
+    assert told(stage, "a")[0].text == "`a` completed in run old, which this one goes on from"
+    assert [(reason.code, reason.path) for reason in told(stage)] == [("attempt", "d")]

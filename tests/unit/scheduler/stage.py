@@ -55,6 +55,7 @@ class Stage:
         self.run_id: str = over.pop("run", RUN)
         self.blobs: dict[str, bytes] = {}
         self.decisions: list[Decision] = []
+        forked: ev.RunForked | None = over.pop("forked", None)
         fields = {
             "inputs": inline(dict(inputs or {})),
             "deadline_ms": NOON_MS + plan.deadline_ms,
@@ -70,6 +71,7 @@ class Stage:
                 source="/scheduler/one",
                 now_ms=self.now_ms,
                 correlation=self.run_id,
+                forked=forked,
             )
         )
         made = decode(first.body)
