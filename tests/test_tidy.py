@@ -71,6 +71,7 @@ TESTED_BY = {
     # messages are tested as what they are on the wire: examples, schemas, round trips
     "headrace/contracts/channels": "contracts/test_schemas.py",
     "headrace/contracts/commands": "contracts/test_codec.py",
+    "headrace/contracts/conversations": "contracts/test_codec.py",
     "headrace/contracts/decisions": "contracts/test_codec.py",
     "headrace/contracts/envelope": "contracts/test_codec.py",
     "headrace/contracts/events": "contracts/test_codec.py",

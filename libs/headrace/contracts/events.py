@@ -8,6 +8,12 @@ from typing import Any
 
 import msgspec
 
+from headrace.contracts.conversations import SessionClosed as SessionClosed
+from headrace.contracts.conversations import SessionClosing as SessionClosing
+from headrace.contracts.conversations import SessionOpened as SessionOpened
+from headrace.contracts.conversations import SessionOpening as SessionOpening
+from headrace.contracts.conversations import Turn as Turn
+from headrace.contracts.conversations import TurnAppended as TurnAppended
 from headrace.contracts.decisions import ApprovalDenied as ApprovalDenied
 from headrace.contracts.decisions import ApprovalGranted as ApprovalGranted
 from headrace.contracts.decisions import ApprovalRequested as ApprovalRequested
@@ -398,51 +404,6 @@ class ToolDisabled(Message, frozen=True, tag="io.headrace.tool.disabled.v1"):
     """A version of a tool may no longer be called."""
 
     data: ToolName
-
-
-class SessionOpening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of `session-opened`."""
-
-    session: str
-    version: int = 0
-    labels: dict[str, str] = {}
-
-
-class SessionOpened(Message, frozen=True, tag="io.headrace.session.opened.v1"):
-    """A conversation exists."""
-
-    data: SessionOpening
-
-
-class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of `turn-appended`. `version` counts from 1 and has no gaps."""
-
-    session: str
-    version: int
-    role: str
-    content: msgspec.Raw
-    request: str = ""
-    """The caller's request id: the same id again is the same append."""
-
-
-class TurnAppended(Message, frozen=True, tag="io.headrace.session.appended.v1"):
-    """A conversation has one turn more."""
-
-    data: Turn
-
-
-class SessionClosing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of `session-closed`."""
-
-    session: str
-    version: int
-    reason: str = ""
-
-
-class SessionClosed(Message, frozen=True, tag="io.headrace.session.closed.v1"):
-    """A conversation takes no more turns."""
-
-    data: SessionClosing
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
