@@ -5,8 +5,9 @@ not counted, keeps the value's type; inside longer text it becomes text. What wa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from headrace.pipeline import scanner
 from headrace.pipeline.evaluation import (
@@ -36,8 +37,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True, frozen=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A JSON tree in which strings may hold `${{ … }}`."""
 
     source: Any
@@ -61,23 +61,20 @@ class Found(NamedTuple):
     """What the template itself gives it: the item of an operation."""
 
 
-@dataclass(slots=True, frozen=True)
-class _Text:
+class _Text(msgspec.Struct, frozen=True):
     """A string with expressions inside."""
 
     parts: tuple[str | Expression, ...]
 
 
-@dataclass(slots=True, frozen=True)
-class _Branch:
+class _Branch(msgspec.Struct, frozen=True):
     """A map or a list that has an expression somewhere below."""
 
     keys: tuple[str, ...] | None
     children: tuple[Any, ...]
 
 
-@dataclass(slots=True, frozen=True)
-class _Constant:
+class _Constant(msgspec.Struct, frozen=True):
     value: Any
 
 

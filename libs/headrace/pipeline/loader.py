@@ -207,7 +207,11 @@ class _Walk:
 
     def _events(self) -> Iterator[Any]:
         try:
-            yield from yaml.parse(self.text, Loader=yaml.CSafeLoader)
+            take = yaml.CSafeLoader(
+                self.text
+            ).get_event  # as `yaml.parse`, without asking before each whether there is one
+            while (event := take()) is not None:
+                yield event
         except yaml.MarkedYAMLError as error:
             self._syntax(error)
             raise _StopError from None

@@ -10,6 +10,8 @@ from headrace.pipeline.plan import loop_name
 OPEN_ROOTS: Final = frozenset(ROOTS) - {*LOOP_NAMES, "secrets"}
 """Roots that are in scope everywhere inside of steps; loops are as they come, secrets where they are handed over."""
 
+_WITH_SECRETS: Final = OPEN_ROOTS | {"secrets"}
+
 
 @dataclass(slots=True, frozen=True)
 class Visible:
@@ -61,7 +63,8 @@ class Scope:
 
     def with_secrets(self) -> "Scope":
         """Where secrets are handed over."""
-        return replace(self, roots=self.roots | {"secrets"})
+        roots = _WITH_SECRETS if self.roots is OPEN_ROOTS else self.roots | {"secrets"}
+        return Scope(self.steps, self.around, self.own, self.loops, self.foreach_depth, self.while_depth, roots)
 
     def only(self, *roots: str) -> "Scope":
         """Nothing but these roots."""

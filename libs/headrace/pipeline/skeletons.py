@@ -16,11 +16,13 @@ _PIECE = re.compile(
   | (?P<string>[rRbB]{0,2}(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''
                |"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
   | (?P<number>\d[\w.]*)
+  | (?P<chain>[A-Za-z_]\w*(?:\.\??[A-Za-z_]\w*)+)
   | (?P<name>[A-Za-z_]\w*)
   | (?P<other>.)
     """,
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
+_CHAIN_STEP = re.compile(r"(\.\??)")
 _PLAIN_INT = re.compile(r"\d{1,18}", re.ASCII)
 """Without overflow, which is an error when compiled."""
 _COMPARES: Final = frozenset("=<>")
@@ -42,6 +44,21 @@ def skeleton_of(source: str) -> tuple[str, tuple[str, ...]]:
             parts.append(" ")
             continue
         written = text
+        if kind == "chain":  # most of an expression: in one piece it takes half as long
+            names = _CHAIN_STEP.split(text)
+            is_field = before == "." or (before == "?" and before_that == ".")
+            if not is_field:
+                is_chain = names[0] in COMPILED_ROOTS
+            if is_chain:
+                called = _is_call(source, match.end())
+                for place in range(0 if is_field else 2, len(names), 2):
+                    name = names[place]
+                    if name not in RESERVED and not (called and place == len(names) - 1):
+                        names[place] = f"{_FIELD}{fields.setdefault(name, len(fields))}"
+                written = "".join(names)
+            before_that, before = ".", names[-1]
+            parts.append(written)
+            continue
         if kind == "name":
             is_field = before == "." or (before == "?" and before_that == ".")
             if not is_field:
