@@ -142,7 +142,7 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
     """
     if run.controls or run.reported or run.ready or limits.lost or run.open == 0 or run.status in ENDING:
         return False
-    if now_ms >= run.deadline_ms:
+    if now_ms >= run.deadline_ms or (run.lined and run.in_flight < plan.max_parallel):
         return False
     for path in run.active:
         inst = run.get(path)
@@ -264,7 +264,7 @@ def _has_undone(writer: Writer, lost: frozenset[str]) -> bool:
         _settle_reports(writer)
         _settle_timers(writer, lost)
         starting.start(writer)
-    while run.undo and not run.active and not run.ready and not writer.full:
+    while run.undo and not run.active and not run.ready and not run.lined and not writer.full:
         writer.emit(ev.CompensationStarted(path=run.undo[-1]))
         starting.start(writer)
     return not run.undo

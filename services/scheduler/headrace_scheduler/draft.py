@@ -81,6 +81,10 @@ class Writer:
         self._left[queue] = self._left.get(queue, names.OFFERS_OUT_MAX) - 1
         return True
 
+    def refuses(self, queue: str) -> bool:
+        """An offer on this queue was asked for in vain."""
+        return queue in self._refused
+
     def fail_fatally(self, path: str, failure: Failure) -> None:
         """The run fails at the end of this decision; the first reason is the reason."""
         if self.fatal is None:

@@ -22,6 +22,7 @@ from headrace_scheduler.records import (
     FAILED,
     FANNED,
     NULL,
+    ORDERED,
     READY,
     RUNNING,
     STANDING,
@@ -33,6 +34,7 @@ from headrace_scheduler.records import (
     Scope,
     part_range,
 )
+from headrace_scheduler.values import needed
 
 _BROKEN: Final = (FAILED, CANCELLED)
 """Ends that may come while something inside is still under way."""
@@ -49,14 +51,22 @@ def open_block(run: Run, plan: Plan, block: Block, prefix: str) -> int:
         count += 1
         inst.unmet = len(node.needs)
         if inst.unmet == 0:
-            make_ready(run, node, inst)
+            make_ready(run, plan, node, inst)
     return count
 
 
-def make_ready(run: Run, node: Node, inst: Inst) -> None:
+def waits_for_room(run: Run, plan: Plan, node: Node, path: str) -> bool:
+    """It is one order and nothing else, not even skipped: until there is room for it, nothing can happen to it."""
+    if node.kind not in ORDERED or node.foreach is not None or node.loop is not None:
+        return False
+    return needed(node, path, run, plan) is None
+
+
+def make_ready(run: Run, plan: Plan, node: Node, inst: Inst) -> None:
     """It joins those that may start."""
     inst.status = READY
-    insort(run.ready, (-node.priority, node.index, place_of(inst.path), inst.path))
+    place = (-node.priority, node.index, place_of(inst.path), inst.path)
+    insort(run.lined if waits_for_room(run, plan, node, inst.path) else run.ready, place)
 
 
 def open_scope(run: Run, plan: Plan, path: str, case: int) -> None:
@@ -111,7 +121,7 @@ def _note_asked(run: Run, plan: Plan, path: str) -> None:
     run.asked[asker] = (*run.asked.get(asker, ()), path)
     if asker[-1] in "])" and run.get(asker) is None:
         _take_part(run, asker)
-        make_ready(run, node_of(plan, asker), run.edit(asker))
+        make_ready(run, plan, node_of(plan, asker), run.edit(asker))
 
 
 def drop_evaluations(run: Run, path: str) -> None:
@@ -127,10 +137,12 @@ def drop_evaluations(run: Run, path: str) -> None:
 def leave(run: Run, inst: Inst) -> None:
     """Undo what the present status counts."""
     if inst.status == READY:
-        place = 0  # steps leave in the list's order, so that the first is nearly always the one
-        while run.ready[place][3] != inst.path:
-            place += 1
-        del run.ready[place]
+        # Steps leave in the order of their list, so that one of the first is nearly always the one.
+        for places in (run.ready, run.lined):
+            for number, place in enumerate(places):
+                if place[3] == inst.path:
+                    del places[number]
+                    return
     elif inst.status in ACTIVE:
         run.active.pop(inst.path, None)
         run.reported.pop(inst.path, None)
@@ -156,7 +168,7 @@ def stand_in(run: Run, plan: Plan, path: str, at_ms: int) -> Inst:
 def call_standby(run: Run, plan: Plan, path: str, node: int) -> None:
     """The step that stands in for, or undoes, the one at `path` may begin."""
     standby = plan.nodes[node]
-    make_ready(run, standby, run.edit(scope_of(path) + standby.id))
+    make_ready(run, plan, standby, run.edit(scope_of(path) + standby.id))
 
 
 def clear_inside(run: Run, plan: Plan, path: str) -> None:
@@ -164,7 +176,7 @@ def clear_inside(run: Run, plan: Plan, path: str) -> None:
     for asker in [asker for asker in run.asked if is_inside(asker, path)]:
         drop_evaluations(run, asker)
     found = [active for active in run.active if is_inside(active, path)]
-    found += [entry[3] for entry in run.ready if is_inside(entry[3], path)]
+    found += [entry[3] for entry in (*run.ready, *run.lined) if is_inside(entry[3], path)]
     for other in sorted(found, key=len, reverse=True):  # what is deepest first
         inst = run.edit(other)
         leave(run, inst)
@@ -283,7 +295,7 @@ def _count_down(run: Run, plan: Plan, inst: Inst, *, undone: bool) -> None:
         waiting = run.edit(scope + other.id)
         waiting.unmet -= 1
         if waiting.unmet == 0 and waiting.status == WAITING:
-            make_ready(run, other, waiting)
+            make_ready(run, plan, other, waiting)
 
 
 def _end_part(run: Run, part: tuple[str, int], result: ItemResult, *, degraded: bool) -> None:

@@ -33,6 +33,8 @@ SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 SKIPPED: Final = "skipped"
 CANCELLED: Final = "cancelled"
+ORDERED: Final = frozenset({"tool", "llm", "pipeline"})
+"""Kinds whose every attempt counts against `max_parallel`."""
 ENDED: Final = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELLED})
 ACTIVE: Final = frozenset({RUNNING, SLEEPING, FANNED, TURNING, INSIDE, STANDING, CHILD})
 TIMELESS: Final = frozenset({FANNED, TURNING, STANDING})
@@ -41,6 +43,10 @@ TIMELESS: Final = frozenset({FANNED, TURNING, STANDING})
 NULL: Final = inline(None)
 
 RUN_ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+
+
+Place = tuple[int, int, str, str]
+"""(−priority, number of the step, place among its instances, path)."""
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -199,9 +205,11 @@ class Run(msgspec.Struct, omit_defaults=True):
     """granted or refused, once it has heard."""
     durability: str = ""
     insts: dict[str, Inst] = {}
-    ready: list[tuple[int, int, str, str]] = []
-    """(−priority, number of the step, place among its instances, path), sorted: the order in which steps start is the
-    same everywhere."""
+    ready: list[Place] = []
+    """What may begin, sorted: the order in which steps start is the same everywhere."""
+    lined: list[Place] = []
+    """As `ready`, of steps that nothing can happen to before the run has room for another order. Apart, so that a line
+    of thousands costs those at its head only."""
     active: dict[str, None] = {}
     reported: dict[str, None] = {}
     unordered: dict[str, None] = {}
@@ -310,6 +318,7 @@ def draft_of(run: Run) -> Run:
     draft = copy(run)
     draft.insts = Overlay(run.insts)
     draft.ready, draft.active, draft.reported = run.ready.copy(), run.active.copy(), run.reported.copy()
+    draft.lined = run.lined.copy()
     draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
     draft.asked, draft.undo = run.asked.copy(), run.undo.copy()
     if run.signals:

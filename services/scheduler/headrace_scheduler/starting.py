@@ -19,12 +19,10 @@ from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import content_for, evaluable_here
 from headrace_scheduler.paths import evaluation
-from headrace_scheduler.records import FANNED, INSIDE, STANDING, TURNING, Inst
+from headrace_scheduler.records import FANNED, INSIDE, ORDERED, STANDING, TURNING, Inst, Place
 from headrace_scheduler.signals import await_signal
 from headrace_scheduler.values import bind, materialise, needed
 
-ORDERED: Final = frozenset({"tool", "llm", "pipeline"})
-"""Kinds whose every attempt counts against `max_parallel`."""
 HOLDERS: Final = frozenset({FANNED, TURNING, INSIDE, STANDING})
 
 
@@ -41,18 +39,42 @@ def start(writer: Writer) -> None:
 
 
 def _start_ready(writer: Writer) -> None:
-    ready = writer.run.ready
-    tried: set[str] = set()
-    position = 0
-    while position < len(ready) and not writer.full and writer.fatal is None:
-        entry = ready[position]
-        if entry[3] not in tried:
-            tried.add(entry[3])
-            _start_step(writer, writer.plan.nodes[entry[1]], entry[3])
-        if position < len(ready) and ready[position] is entry:
-            position += 1
-        elif bisect_left(ready, entry) > position:
-            position = 0  # something that comes before it has become ready
+    """In one order over both lists; where the run has no room, the longer one is not looked at."""
+    tried = set[str]()
+    ready, lined = _Line(writer.run.ready, tried), _Line(writer.run.lined, tried)
+    while not writer.full and writer.fatal is None:
+        place = ready.head()
+        if writer.run.lined and writer.room():
+            other = lined.head()
+            place = other if place is None or (other is not None and other < place) else place
+        if place is None:
+            return
+        tried.add(place[3])
+        _start_step(writer, writer.plan.nodes[place[1]], place[3])
+
+
+class _Line:
+    """Sorted places, of which each is tried once, though the list changes meanwhile."""
+
+    def __init__(self, places: list[Place], tried: set[str]) -> None:
+        self.places, self.tried = places, tried
+        self._position = 0
+        """All before it have been tried."""
+        self._head: Place | None = None
+
+    def head(self) -> Place | None:
+        """The first that was not tried."""
+        if self._head is not None:
+            position = bisect_left(self.places, self._head)
+            self._position = 0 if position > self._position else position  # something has come before it
+        for position in range(self._position, len(self.places)):
+            place = self.places[position]
+            if place[3] not in self.tried:
+                self._position, self._head = position, place
+                return place
+        if self.places:  # what comes after the last of them, or before it, is found from there
+            self._position, self._head = len(self.places) - 1, self.places[-1]
+        return None
 
 
 def _start_step(writer: Writer, node: Node, path: str) -> None:
@@ -65,7 +87,7 @@ def _start_step(writer: Writer, node: Node, path: str) -> None:
         writer.emit(ev.StepSkipped(path=path, reason=f"it needs `{cause.path}`, which was skipped"))
         return
     is_single = node.foreach is None and node.loop is None
-    if is_single and node.kind in ORDERED and not writer.room():
+    if is_single and node.kind in ORDERED and (not writer.room() or writer.refuses(node.queue)):
         return  # before anything is evaluated: a long line of ready steps must not cost more the longer it is
     try:
         if node.when is not None and not _reads_item(node, node.when) and not _passes(writer, path, node.when):

@@ -305,9 +305,9 @@ def _apply_run(run: Run, plan: Plan, event: "_RunEvent", at_ms: int) -> None:
 def _stop_starting(run: Run, undo_due_ms: int) -> None:
     """Nothing begins any more but what undoes."""
     run.controls, run.undo_due_ms = [], undo_due_ms
-    for entry in run.ready:
+    for entry in (*run.ready, *run.lined):
         run.edit(entry[3]).status = WAITING
-    run.ready = []
+    run.ready, run.lined = [], []
 
 
 def _apply_called(

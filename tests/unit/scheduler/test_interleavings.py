@@ -311,8 +311,10 @@ def check(run: Run, whole: Plan) -> None:
     flying = [path for path, status in statuses.items() if status in ("running", "child")]
     assert len(flying) == run.in_flight <= whole.max_parallel
     assert {path for path, status in statuses.items() if status in ACTIVE} == set(run.active)
-    assert sorted(entry[3] for entry in run.ready) == sorted(p for p, s in statuses.items() if s == "ready")
-    assert run.ready == sorted(run.ready)
+    assert sorted(entry[3] for entry in (*run.ready, *run.lined)) == sorted(
+        p for p, s in statuses.items() if s == "ready"
+    )
+    assert run.ready == sorted(run.ready) and run.lined == sorted(run.lined)
     assert set(run.reported) == {path for path in run.active if run.insts[path].report is not None}
     assert set(run.unordered) <= {path for path in run.active if statuses[path] == RUNNING}
     queues = Counter(run.insts[path].queue for path in flying if statuses[path] == RUNNING)
