@@ -28,15 +28,16 @@ def step_deadline_ms(run: Run, plan: Plan, path: str, *, now_ms: int = 0) -> int
     Args:
         now_ms: When it begins, for one that has not begun.
     """
-    if path.endswith(OUTPUTS):
-        allowed_ms = names.STEP_DEADLINE_MS
-    elif "?" in path:
-        allowed_ms = min(names.STEP_DEADLINE_MS, node_of(plan, path).deadline_ms)
-    else:
-        allowed_ms, path = node_of(plan, path).deadline_ms, whole_of(path)
     inst = run.get(path)
-    first_ms = inst.first_ms if inst is not None and inst.first_ms else now_ms
-    return first_ms + allowed_ms
+    if inst is not None and inst.deadline_ms:
+        return inst.deadline_ms
+    if path.endswith(OUTPUTS):
+        return now_ms + names.STEP_DEADLINE_MS
+    allowed_ms = node_of(plan, path).deadline_ms
+    if "?" in path:
+        return now_ms + min(names.STEP_DEADLINE_MS, allowed_ms)
+    whole = run.get(whole_of(path))
+    return whole.deadline_ms if whole is not None and whole.deadline_ms else now_ms + allowed_ms
 
 
 def attempt_window_ms(run: Run, plan: Plan, path: str, *, at_ms: int) -> tuple[int, int]:

@@ -22,7 +22,6 @@ from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler import starting
 from headrace_scheduler.approvals import settle_approval
 from headrace_scheduler.containers import ask_outputs
-from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.ends import fail_attempt
 from headrace_scheduler.paths import OUTPUTS, is_inside
@@ -149,7 +148,7 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
         assert inst is not None, path
         if _is_called(run, plan, inst):
             return False
-        if now_ms >= _due_ms(run, plan, inst) or (inst.status in starting.HOLDERS and _may_move_on(run, plan, inst)):
+        if now_ms >= _due_ms(run, inst) or (inst.status in starting.HOLDERS and _may_move_on(run, plan, inst)):
             return False
     return True
 
@@ -159,14 +158,13 @@ def _is_called(run: Run, plan: Plan, inst: Inst) -> bool:
     return is_answered(inst) or is_heard(run, plan, inst)
 
 
-def _due_ms(run: Run, plan: Plan, inst: Inst) -> int:
+def _due_ms(run: Run, inst: Inst) -> int:
     """When time alone makes a decision about an active instance possible."""
-    deadline_ms = step_deadline_ms(run, plan, inst.path)
     if inst.status == STANDING:
         return run.end_ms  # what stands in has a deadline of its own
     if inst.status in TIMELESS:
-        return deadline_ms
-    return min(inst.timer_ms if inst.status == SLEEPING else inst.due_ms, deadline_ms)
+        return inst.deadline_ms
+    return min(inst.timer_ms if inst.status == SLEEPING else inst.due_ms, inst.deadline_ms)
 
 
 def _may_move_on(run: Run, plan: Plan, inst: Inst) -> bool:
@@ -204,8 +202,8 @@ def next_due_ms(run: Run, plan: Plan, *, now_ms: int) -> int | None:
     for path in run.active:
         inst = run.get(path)
         assert inst is not None, path
-        dues.append(_due_ms(run, plan, inst))
-        dues.append(step_deadline_ms(run, plan, path))
+        dues.append(_due_ms(run, inst))
+        dues.append(inst.deadline_ms)
     return min((due for due in dues if due > now_ms), default=None)
 
 
@@ -345,7 +343,7 @@ def _settle_timers(writer: Writer, lost: frozenset[str]) -> None:
             continue  # it has ended with what is around it
         if inst.status == STANDING:
             continue  # what stands in has a deadline of its own
-        if writer.now_ms >= step_deadline_ms(writer.run, writer.plan, path):
+        if writer.now_ms >= inst.deadline_ms:
             writer.fail_step(path, Failure(code="deadline_exceeded", message=f"{path}: the step's deadline has passed"))
         elif inst.status == RUNNING and path in lost:
             fail_attempt(writer, inst, _lost(writer, inst))

@@ -14,6 +14,7 @@ from headrace.contracts.decisions import ItemsStored
 from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Block, Node, Plan, node_of
+from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.paths import asker_of, is_inside, owner_of, part_of, place_of, scope_of, scope_path
 from headrace_scheduler.records import (
     ACTIVE,
@@ -102,7 +103,7 @@ def begin(run: Run, plan: Plan, path: str, status: str, at_ms: int, *, queue: st
         _close_scope(run, plan, inst)
     drop_evaluations(run, path)
     inst.status = status
-    inst.first_ms = inst.first_ms or at_ms
+    inst.deadline_ms = inst.deadline_ms or step_deadline_ms(run, plan, path, now_ms=at_ms)
     inst.report = None
     run.active[path] = None
     if status in (RUNNING, CHILD):

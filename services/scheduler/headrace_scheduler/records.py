@@ -140,7 +140,8 @@ class Inst(msgspec.Struct, omit_defaults=True):
     queue: str = ""
     decision: str = ""
     version: int = 0
-    first_ms: int = 0
+    deadline_ms: int = 0
+    """When all its attempts are over; known once it has begun."""
     scheduled_ms: int = 0
     not_after_ms: int = 0
     due_ms: int = 0
