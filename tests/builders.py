@@ -13,6 +13,7 @@ from headrace.contracts.canonical import blake2b_hex, canonical_json
 from headrace.contracts.codec import inline
 from headrace.contracts.envelope import SPECVERSION, Message, Part, Value
 from headrace.contracts.failure import Failure
+from headrace.contracts.money import UnitPrices
 from headrace.contracts.schemas import inner_types, stored_types, type_of
 from headrace.pipeline.compile import compile_plan
 from headrace.pipeline.definitions import Definition
@@ -287,6 +288,12 @@ def example_messages() -> dict[str, Message]:
     """One example of every stored message and command, by type."""
     offer: dict[str, Any] = {"decision": order().decision, "offer": 1}
     usage = ev.Usage(input_tokens=812, output_tokens=96, cached_tokens=512, reasoning_tokens=32, model="echo/echo")
+    cost = ev.Cost(
+        usd_nanos=412_000,
+        tokens=908,
+        table="genai-prices 0.2.3 2026-11-25",
+        prices={"openai/gpt-5-mini": UnitPrices(input=250_000, output=2_000_000, cached=25_000, reasoning=2_000_000)},
+    )
     artifact = ev.Artifact(path="out/report.md", ref=f"{RUN}/{DIGEST}", size=4_096)
     tool_spec = ev.ToolSpec(
         tool="demo.echo",
@@ -303,7 +310,13 @@ def example_messages() -> dict[str, Message]:
         _step(
             ev.AttemptSucceeded,
             ev.Succeeded(
-                **offer, output=_PATHS, duration_ms=12, usage=usage, artifacts=(artifact,), files={"a": DIGEST}
+                **offer,
+                output=_PATHS,
+                duration_ms=12,
+                usage=usage,
+                cost=cost,
+                artifacts=(artifact,),
+                files={"a": DIGEST},
             ),
         ),
         _step(ev.AttemptFailed, ev.Failed(**offer, failure=failure(retry_after_ms=500), duration_ms=30_012)),

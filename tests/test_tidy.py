@@ -59,6 +59,7 @@ TESTED_BY = {
     "headrace/cli/inspect": "e2e/test_up.py",
     "headrace/cli/interrupt": "e2e/test_run.py",
     "headrace/cli/local": "e2e/test_up.py",
+    "headrace/cli/pricing": "e2e/test_run.py",
     "headrace/cli/progress": "e2e/test_terminal.py",
     "headrace/cli/run": "e2e/test_run.py",
     "headrace/cli/watching": "e2e/test_run.py",
@@ -78,6 +79,7 @@ TESTED_BY = {
     "headrace/contracts/failure": "contracts/test_errors.py",
     "headrace/contracts/instants": "unit/runtime/test_clock.py",
     "headrace/contracts/live": "contracts/test_schemas.py",
+    "headrace/contracts/money": "unit/pipeline/test_prices.py",
     "headrace/contracts/names": "contracts/test_schemas.py",
     "headrace/contracts/pseudo": "contracts/test_codec.py",
     # the language's table, what checking gives, and which names are known where, show in what is accepted and refused

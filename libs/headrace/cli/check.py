@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from headrace.cli.output import counted, emit, note, report_error, say
+from headrace.cli.pricing import price_table
 from headrace.contracts import names
 from headrace.contracts.errors import InputFileError
 from headrace.pipeline.bundle import Bundle, load_bundle
@@ -18,7 +19,7 @@ def validate_command(files: Sequence[Path], *, as_json: bool) -> int:
     code = names.EXIT_OK
     for file in files:
         try:
-            bundle = load_bundle(file)
+            bundle = load_bundle(file, prices=price_table())
         except RefusedDefinitionError as error:
             _refused(file, error, as_json=as_json)
             code = max(code, error.exit_code)

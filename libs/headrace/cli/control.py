@@ -9,6 +9,7 @@ from headrace.cli.connection import Connection, connected
 from headrace.cli.inputs import complete_inputs, parse_inputs, parse_payload
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import emit, note, say
+from headrace.cli.pricing import price_table
 from headrace.cli.watching import report_result, watch_run
 from headrace.client.history import RunView
 from headrace.contracts import ids, names
@@ -71,7 +72,7 @@ def _bundle(what: str) -> Bundle | None:
     """The file's bundle; None when `what` names a registered pipeline."""
     name, _, digest = what.partition("@")
     is_name = ids.NAME_RE.fullmatch(name) is not None and (not digest or len(digest) == 64)
-    return None if is_name and not Path(what).exists() else load_bundle(what)
+    return None if is_name and not Path(what).exists() else load_bundle(what, prices=price_table())
 
 
 def signal_command(run: str, name: str, *, payload: str | None, data_dir: Path | None, as_json: bool) -> int:

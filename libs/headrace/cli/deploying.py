@@ -7,6 +7,7 @@ from typing import Literal
 from headrace.cli.connection import connected
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import UsageError, emit, note, say, table
+from headrace.cli.pricing import price_table
 from headrace.contracts import names
 from headrace.contracts.instants import rfc3339
 from headrace.pipeline.bundle import load_bundle
@@ -18,7 +19,7 @@ def _unsure() -> None:
 
 def deploy_command(file: str, *, data_dir: Path | None, as_json: bool) -> int:
     """Register a file's definition and arm its triggers in place of those deployed before."""
-    bundle = load_bundle(file)
+    bundle = load_bundle(file, prices=price_table())
 
     async def work() -> int:
         async with connected(data_dir) as link:

@@ -11,6 +11,7 @@ from headrace.cli.approving import request_lines
 from headrace.cli.connection import Connection, connected
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import UsageError, counted, emit, failure_json, note, say, table, value_text
+from headrace.cli.pricing import attempt_costs_json, run_cost_json, run_cost_lines, step_costs
 from headrace.cli.progress import detail, seconds
 from headrace.cli.watching import durability_text, report_result, watch_run
 from headrace.client.history import ENDED, RUN_STATUSES, RunView, StepView
@@ -119,11 +120,20 @@ async def _show(link: Connection, view: RunView) -> None:
     for name, label in sorted(view.labels.items()):
         say(f"label {name}: {label}")
     say()
+    costs = step_costs(view)
     rows = [
-        (step.path, step.status, str(step.attempt or ""), detail(step, now_ms=0 if step.ended else end_ms))
+        (
+            step.path,
+            step.status,
+            str(step.attempt or ""),
+            *([costs.get(step.path, "")] if costs else []),
+            detail(step, now_ms=0 if step.ended else end_ms),
+        )
         for step in view.steps.values()
     ]
-    table(("STEP", "STATUS", "ATTEMPTS", "DETAIL"), rows)
+    table(("STEP", "STATUS", "ATTEMPTS", *(["COST"] if costs else []), "DETAIL"), rows)
+    for line in run_cost_lines(view):
+        say(line)
     for asked in (step.asked for step in view.steps.values() if step.asked is not None and step.status == "waiting"):
         say()
         for line in request_lines(asked, await link.client.value(asked.shown)):
@@ -156,11 +166,12 @@ async def _view_json(link: Connection, view: RunView) -> dict[str, Any]:
         "inputs": None if view.inputs is None else await client.value(view.inputs),
         "outputs": None if view.outputs is None else await client.value(view.outputs),
         "failure": None if view.failure is None else failure_json(view.failure) | {"step": view.failed_path},
-        "steps": [await _step_json(link, step) for step in view.steps.values()],
+        "cost": run_cost_json(view),
+        "steps": [await _step_json(link, view, step) for step in view.steps.values()],
     }
 
 
-async def _step_json(link: Connection, step: StepView) -> dict[str, Any]:
+async def _step_json(link: Connection, view: RunView, step: StepView) -> dict[str, Any]:
     return {
         "path": step.path,
         "status": step.status,
@@ -175,6 +186,7 @@ async def _step_json(link: Connection, step: StepView) -> dict[str, Any]:
         "taken": step.taken,
         "artifacts": [msgspec.to_builtins(kept) for kept in step.artifacts],
         "usage": None if step.usage is None else msgspec.to_builtins(step.usage),
+        "spent": attempt_costs_json(view, step.path),
     }
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from headrace.cli.inputs import parse_inputs
 from headrace.cli.output import emit, report_error, say
+from headrace.cli.pricing import price_table
 from headrace.contracts import names
 from headrace.contracts.errors import InputFileError
+from headrace.contracts.money import usd_text
 from headrace.pipeline.bundle import load_bundle
 from headrace.pipeline.inputs import with_defaults
 from headrace.pipeline.mermaid import mermaid
@@ -16,9 +18,10 @@ from headrace.pipeline.overview import overview
 
 def plan_command(file: Path, pairs: Sequence[str], *, as_json: bool) -> int:
     """Show what would run."""
-    plan = load_bundle(file).plan
+    prices = price_table()
+    plan = load_bundle(file, prices=prices).plan
     given = parse_inputs(pairs, plan.inputs_schema["properties"])
-    found = overview(plan, with_defaults(plan, given))
+    found = overview(plan, with_defaults(plan, given), prices=prices)
     if as_json:
         emit(found)
     else:
@@ -29,7 +32,7 @@ def plan_command(file: Path, pairs: Sequence[str], *, as_json: bool) -> int:
 
 def graph_command(file: Path, *, form: str, output: Path | None) -> int:
     """Draw it."""
-    plan = load_bundle(file).plan
+    plan = load_bundle(file, prices=price_table()).plan
     if form == "svg":
         from headrace.pipeline.drawing import svg  # the layout library is for this alone
 
@@ -60,7 +63,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         depth = step["path"].count("/")
         lines.append("  " * (depth + 1) + _step(step))
     lines += [f"calls of {kind}: {_calls(calls)}" for kind, calls in found["calls"].items()]
-    return lines
+    return [*lines, *_cost(found)]
 
 
 def _place(step: dict[str, Any]) -> tuple[Any, ...]:
@@ -90,6 +93,16 @@ def _calls(calls: dict[str, Any]) -> str:
     known = str(calls["usual"]) if calls["least"] == calls["usual"] else f"{calls['least']} to {calls['usual']}"
     unknown = f", and those of {', '.join(calls['unknown'])} for each item" if calls["unknown"] else ""
     return f"{known}{unknown}; with every retry {calls['repeated']}{' and more' if calls['unknown'] else ''}"
+
+
+def _cost(found: dict[str, Any]) -> list[str]:
+    if "cost" not in found:
+        return []
+    cost = found["cost"]
+    unknown = f", and that of {', '.join(cost['unknown'])}" if cost["unknown"] else ""
+    most = f"{usd_text(cost['usual_usd_nanos'])}{unknown}"
+    repeated = f"{usd_text(cost['repeated_usd_nanos'])}{' and more' if cost['unknown'] else ''}"
+    return [f"cost: at most {most}; with every retry {repeated} (what expressions add to prompts is not counted)"]
 
 
 def _pairs(record: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from headrace.cli.connection import cli_settings, client_of, connected
 from headrace.cli.inputs import complete_inputs, parse_inputs
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import UsageError, emit, note
+from headrace.cli.pricing import price_table
 from headrace.cli.watching import durability_text, report_result, watch_run
 from headrace.client.client import Client
 from headrace.client.history import RunView
@@ -54,7 +55,7 @@ class RunArgs:
 
 def run_command(args: RunArgs) -> int:
     """The exit code of `headrace run`."""
-    bundle = load_bundle(args.file)
+    bundle = load_bundle(args.file, prices=price_table())
     inputs = complete_inputs(bundle.plan, parse_inputs(args.pairs, bundle.plan.inputs_schema["properties"]))
     job = _Job(args, bundle, inputs, cli_settings(args.data_dir))
     return run_interruptible(job.main(), detached=job.say_detached)

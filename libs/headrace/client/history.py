@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from headrace.client.spending import Spending
 from headrace.contracts import events as ev
 from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
@@ -84,6 +85,7 @@ class RunView:
     origin_step: str = ""
     steps: dict[str, StepView] = field(default_factory=dict)
     """By path, in the order in which they began."""
+    spending: Spending = field(default_factory=Spending)
     _reports: dict[str, ev.AttemptSucceeded] = field(default_factory=dict)
 
     @property
@@ -107,7 +109,9 @@ class RunView:
         match message:
             case ev.AttemptSucceeded():
                 self._reports[message.id] = message
+                self.spending.reported(message)
             case ev.AttemptFailed():
+                self.spending.reported(message)
                 step = self.steps.get(message.stepid)
                 if step is not None and step.attempt == message.attempt:
                     step.failure = message.data.failure
@@ -116,6 +120,7 @@ class RunView:
                 self.tenant, self.pipeline = message.tenant, message.pipeline
                 for event in message.data.events:
                     self._evolve(event, message.data.at_ms)
+                self.spending.decided(message.id, message.data.events)
                 return list(message.data.events)
         return []
 

@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.contracts.envelope import Part, Value
 from headrace.contracts.failure import Failure
+from headrace.contracts.money import Amount
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -147,6 +148,8 @@ class StepScheduled(Event, frozen=True, tag="io.headrace.step.scheduled.v1"):
     """Instant after which nobody may begin the attempt."""
     due_ms: int
     """Instant at which the attempt is over for the engine, reported or not."""
+    reserved: Amount | None = None
+    """The most that it may cost, set aside in every budget that it is under; None where there is none."""
 
 
 class StepCompleted(Event, frozen=True, tag="io.headrace.step.completed.v1"):

@@ -50,6 +50,8 @@ from headrace.contracts.decisions import TimerFired as TimerFired
 from headrace.contracts.decisions import TimerSet as TimerSet
 from headrace.contracts.envelope import Message, Value
 from headrace.contracts.failure import Failure
+from headrace.contracts.money import Amount
+from headrace.contracts.money import Cost as Cost
 from headrace.contracts.pseudo import CronSpec, PseudoMessage
 from headrace.contracts.rounds import RoundMessage
 
@@ -90,6 +92,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     """Names of secrets that the template reads: the executor has their values, and nobody else."""
+    reserved: Amount | None = None
+    """The most that the attempt may cost; None where nothing bounds it."""
 
 
 # --- stored messages ---------------------------------------------------------------------------
@@ -123,7 +127,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    """Of the input: what the provider had at hand."""
     reasoning_tokens: int = 0
+    """Of the output: what was thought and not said."""
     model: str = ""
 
 
@@ -143,6 +149,7 @@ class Succeeded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output: Value
     duration_ms: int = 0
     usage: Usage | None = None
+    cost: Cost | None = None
     artifacts: tuple[Artifact, ...] = ()
     files: dict[str, str] = {}
     """Files that expressions read: path → sha256 of the text used."""
@@ -162,6 +169,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failure: Failure
     duration_ms: int = 0
     usage: Usage | None = None
+    cost: Cost | None = None
 
 
 class AttemptFailed(Message, frozen=True, tag="io.headrace.attempt.failed.v1"):

@@ -47,6 +47,10 @@ RETRY_INITIAL_MS: Final = 1_000
 RETRY_MAX_MS: Final = 60_000
 RETRY_AFTER_MS_MAX: Final = 600_000
 """A provider's Retry-After is a floor up to ten minutes; beyond that it is not believed."""
+OUTPUT_TOKENS: Final = 4_096
+"""Longest answer of a step under a budget that gives no `max_tokens`: what every model in use can say."""
+CONTEXT_TOKENS: Final = 200_000
+"""What a call is counted as reading where neither its length nor the model's window is known."""
 SIGNALS_MAX: Final = 1_000
 """Signals that one run is sent: each is kept until a step takes it."""
 HOLDERS_LOST_MAX: Final = 3

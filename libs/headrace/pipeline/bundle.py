@@ -20,6 +20,8 @@ from headrace.pipeline.pending import PENDING
 from headrace.pipeline.plan import Plan
 from headrace.pipeline.positions import Path as DocumentPath
 from headrace.pipeline.positions import Positions
+from headrace.pipeline.prices import PriceTable, shipped
+from headrace.pipeline.pricing import check_prices
 from headrace.pipeline.problems import Problem, RefusedDefinitionError, shown
 from headrace.pipeline.validate import Report
 
@@ -45,20 +47,25 @@ class Bundle:
 
 
 def load_bundle(
-    path: str | Path, *, catalogue: Mapping[str, ToolSpec] | None = None, pending: Mapping[str, str] = PENDING
+    path: str | Path,
+    *,
+    catalogue: Mapping[str, ToolSpec] | None = None,
+    pending: Mapping[str, str] = PENDING,
+    prices: PriceTable | None = None,
 ) -> Bundle:
     """Load, check and compile a pipeline file with its child files.
 
     Args:
         catalogue: The tools that exist; without it only the names of built-in tools are checked.
         pending: What is refused because this release cannot execute it.
+        prices: Of models; the shipped table unless given.
 
     Raises:
         InputFileError: the file itself is missing, no regular file, or unreadable.
         RefusedDefinitionError: a DefinitionError with every problem of every file, at most 50.
     """
     with collector.paused():
-        return _Bundler(Path(path), catalogue, pending).bundle()
+        return _Bundler(Path(path), catalogue, pending, prices).bundle()
 
 
 def load_text(
@@ -67,16 +74,24 @@ def load_text(
     file: str = "pipeline.yaml",
     catalogue: Mapping[str, ToolSpec] | None = None,
     pending: Mapping[str, str] = PENDING,
+    prices: PriceTable | None = None,
 ) -> Bundle:
     """As `load_bundle`, for text that is no file; child files are looked for in the working directory."""
-    bundler = _Bundler(Path(file), catalogue, pending)
+    bundler = _Bundler(Path(file), catalogue, pending, prices)
     with collector.paused():
         return bundler.bundle(load_bytes(text.encode("utf-8", "surrogatepass"), file))
 
 
 class _Bundler:
-    def __init__(self, path: Path, catalogue: Mapping[str, ToolSpec] | None, pending: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        catalogue: Mapping[str, ToolSpec] | None,
+        pending: Mapping[str, str],
+        prices: PriceTable | None,
+    ) -> None:
         self.path, self.catalogue, self.pending = path, catalogue, pending
+        self.prices = shipped() if prices is None else prices
         self.folder = path.parent
         self.problems: list[Problem] = []
         self.files: dict[str, Any] = {}
@@ -110,6 +125,8 @@ class _Bundler:
         report = Report(loaded.file, loaded.positions)
         self.positions[loaded.file] = loaded.positions
         checked = check_document(loaded.document, report, self.catalogue, pending=self.pending)
+        if checked is not None:
+            check_prices(checked, report, self.prices)
         self.problems += report.found
         return checked
 

@@ -8,25 +8,30 @@ is listed under `unknown`; one that may be zero, because of a condition, is `opt
 from collections.abc import Mapping
 from typing import Any, Final
 
+from headrace.contracts.codec import encode_value
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.expressions import Expression, evaluate
 from headrace.pipeline.plan import ROOT, Node, Plan, RetryPolicy
+from headrace.pipeline.prices import PriceTable, shipped
+from headrace.pipeline.pricing import ROUNDS, is_dynamic, models_of, most
 
 CALLED: Final = ("llm", "tool", "pipeline")
 """Kinds whose attempts leave the engine."""
-ROUNDS: Final = 8
-"""Turns of a tool loop that says nothing of its own."""
 
 
-def overview(plan: Plan, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def overview(
+    plan: Plan, inputs: Mapping[str, Any] | None = None, *, prices: PriceTable | None = None
+) -> dict[str, Any]:
     """A JSON value; equal for equal plans and inputs.
 
     Args:
         inputs: With defaults applied, as far as they are known: what reads nothing else is evaluated.
+        prices: Of models; the shipped table unless given.
     """
+    table = shipped() if prices is None else prices
     values = {"inputs": dict(inputs or {}), "vars": dict(plan.vars)}
     levels = levels_of(plan)
-    steps = [_step(plan, node, levels[node.index], values) for node in plan.nodes]
+    steps = [_step(plan, node, levels[node.index], values, table) for node in plan.nodes]
     return {
         "pipeline": plan.pipeline,
         "digest": plan.digest,
@@ -51,6 +56,7 @@ def overview(plan: Plan, inputs: Mapping[str, Any] | None = None) -> dict[str, A
         "steps": steps,
         "outputs": {name: template.source for name, template in plan.outputs.items()},
         "calls": _totals(plan, steps),
+        **_cost(steps, table),
     }
 
 
@@ -70,9 +76,10 @@ def levels_of(plan: Plan) -> list[int]:
     return levels
 
 
-def _step(plan: Plan, node: Node, level: int, values: Mapping[str, Any]) -> dict[str, Any]:
+def _step(plan: Plan, node: Node, level: int, values: Mapping[str, Any], table: PriceTable) -> dict[str, Any]:
     names = plan.nodes
     foreach = node.foreach
+    calls = _calls(plan, node, values)
     return _without_nothing(
         {
             "path": node.path,
@@ -107,7 +114,9 @@ def _step(plan: Plan, node: Node, level: int, values: Mapping[str, Any]) -> dict
             "labels": dict(node.labels) or None,
             "artifacts": list(node.artifacts) or None,
             "secrets": list(node.secrets) or None,
-            "calls": _calls(plan, node, values),
+            "budget": _budget(node.budget),
+            "calls": calls,
+            "cost": None if calls is None else _cost_of_step(node, calls, table),
         }
     )
 
@@ -161,13 +170,51 @@ def _calls(plan: Plan, node: Node, values: Mapping[str, Any]) -> dict[str, Any] 
         optional = optional or here.when is not None or here.standby_for is not None or here.kind == "switch"
         owner = plan.blocks[here.block].owner
         here = None if here.block == ROOT else plan.nodes[owner]
-    source = node.spec.source
-    has_tools = node.kind == "llm" and isinstance(source, dict) and bool(source.get("tools"))
-    rounds = source.get("max_rounds", ROUNDS) if has_tools else 1
+    rounds = _rounds(node)
     return {
         "count": None if count is None else count * rounds,
         "repeated": None if repeated is None else repeated * rounds,
         "optional": optional,
+    }
+
+
+def _rounds(node: Node) -> int:
+    source = node.spec.source
+    has_tools = node.kind == "llm" and isinstance(source, dict) and bool(source.get("tools"))
+    return int(source.get("max_rounds", ROUNDS)) if has_tools else 1
+
+
+def _cost_of_step(node: Node, calls: dict[str, Any], table: PriceTable) -> dict[str, Any] | None:
+    """The most that one attempt of a model step costs, and all of them; what expressions bring is not in it."""
+    if node.kind != "llm":
+        return None
+    source = node.spec.source
+    if is_dynamic(source) or any(table.find(model) is None for model in models_of(source)):
+        return {"attempt_usd_nanos": None}
+    attempt = most(source, table, input_bytes=len(encode_value(source)))
+    rounds = _rounds(node)
+    attempts, repeated = calls["count"], calls["repeated"]
+    return {
+        "attempt_usd_nanos": attempt.usd_nanos,
+        "attempt_tokens": attempt.tokens,
+        "usual_usd_nanos": None if attempts is None else attempts // rounds * attempt.usd_nanos,
+        "repeated_usd_nanos": None if repeated is None else repeated // rounds * attempt.usd_nanos,
+    }
+
+
+def _cost(steps: list[dict[str, Any]], table: PriceTable) -> dict[str, Any]:
+    """What the models of a run cost at most; nothing when it calls none."""
+    costs = {step["path"]: step["cost"] for step in steps if "cost" in step}
+    if not costs:
+        return {}
+    known = [cost for cost in costs.values() if cost.get("usual_usd_nanos") is not None]
+    return {
+        "cost": {
+            "table": table.version,
+            "usual_usd_nanos": sum(cost["usual_usd_nanos"] for cost in known),
+            "repeated_usd_nanos": sum(cost["repeated_usd_nanos"] for cost in known),
+            "unknown": [path for path, cost in costs.items() if cost.get("usual_usd_nanos") is None],
+        }
     }
 
 

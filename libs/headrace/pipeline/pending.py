@@ -23,7 +23,6 @@ PENDING: Final[Mapping[str, str]] = {
     "llm.approve": _WAITING,
     "llm.session": _MODELS,
     "llm.stream": _MODELS,
-    "llm.allow_unpriced": _COST,
     "name:models": _MODELS,
     "name:event": "the event of a run",
 }

@@ -63,6 +63,7 @@ CODES: Final[Mapping[str, str]] = {
     "E1213": "an id that hides one outside",
     "E1214": "a step has no such output",
     "E1215": "a step that cannot have run",
+    "E1216": "a model without a known price",
     "E1301": "an expression that does not compile",
     "E1302": "an expression where none is evaluated",
     "E1303": "text where an expression is expected",

@@ -57,7 +57,7 @@ class Settings(BaseModel):
     http_port: int = Field(default=0, ge=0, le=65535)
     """The monitor's API and page. 0: off."""
     prices_file: Path | None = None
-    """Price table that replaces the built-in one."""
+    """Prices of models, by name; they come before the shipped ones."""
     secrets_dir: Path | None = None
     """Directory of secret files that pipelines may name."""
     drain_s: float = Field(default=names.DRAIN_S, gt=0, le=3600)

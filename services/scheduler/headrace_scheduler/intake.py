@@ -30,6 +30,7 @@ from headrace.contracts.errors import (
 from headrace.contracts.failure import Failure
 from headrace.pipeline.inputs import check_inputs, with_defaults
 from headrace.pipeline.plan import Plan
+from headrace.pipeline.pricing import unpriced
 from headrace.runtime import blobs
 from headrace.runtime.clock import Clock, rfc3339
 from headrace.runtime.crashpoints import crashpoint
@@ -219,12 +220,13 @@ class Intake:
         """Append the first decision of a run, once. `event` is what triggered it, for its concurrency key.
 
         Raises:
-            RefusedError: the inputs do not fit, or nobody could serve it; every reason is there.
+            RefusedError: the inputs do not fit, nobody could serve it, or a price is not known; every reason is there.
             ConflictError: `key_reused`, the id belongs to another start.
         """
         complete = with_defaults(plan, inputs)
         reasons = check_inputs(plan, complete)
         reasons += await self._served.refusals(cause.tenant, plan)
+        reasons += [Failure(code="price_unknown", message=line) for line in unpriced(plan, self._plans.prices)]
         if reasons:
             raise RefusedError(tuple(reasons))
         now_ms = self._clock.now_ms()

@@ -8,6 +8,7 @@ from headrace.contracts import names
 from headrace.contracts.subjects import DEFINITION_ROOT
 from headrace.pipeline.compile import compile_plan
 from headrace.pipeline.plan import Plan
+from headrace.pipeline.prices import PriceTable, shipped
 from headrace.runtime import blobs
 from headrace.runtime.eventlog import Broker
 
@@ -17,10 +18,15 @@ LOAD_DEADLINE_S: Final = 2 * names.PUBLISH_DEADLINE_S
 
 
 class Plans:
-    """An LRU of plans. A definition is immutable and named by its digest, so nothing is ever stale."""
+    """An LRU of plans. A definition is immutable and named by its digest, so nothing is ever stale.
 
-    def __init__(self, broker: Broker) -> None:
+    Args:
+        prices: What their models cost here; the shipped table unless given.
+    """
+
+    def __init__(self, broker: Broker, *, prices: PriceTable | None = None) -> None:
         self._broker = broker
+        self.prices = shipped() if prices is None else prices
         self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
 
     def at_hand(self, tenant: str, digest: str) -> Plan | None:

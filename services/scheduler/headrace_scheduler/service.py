@@ -9,6 +9,7 @@ from typing import Final
 from headrace.contracts import codec, names, subjects
 from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, RetryableError, UnknownOutcomeError
 from headrace.contracts.live import CurrentAnswer, CurrentAsk
+from headrace.pipeline.prices import table_of
 from headrace.runtime.clock import Clock
 from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import Broker, BusMessage, Consumer, Delivery, Subscription
@@ -69,7 +70,8 @@ class Scheduler:
             on_gained=self._on_gained,
             on_lost=self._on_lost,
         )
-        plans, definitions = Plans(broker), Definitions(broker, clock)
+        plans = Plans(broker, prices=table_of(config.prices_file))
+        definitions = Definitions(broker, clock)
         self._definitions = definitions
         self._admission = Admission(broker, clock=clock, source=source, tenant=config.tenant)
         self._intake = Intake(

@@ -16,6 +16,7 @@ from headrace.contracts import ids, names
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import AttemptError, HeadraceError, TooLargeError
 from headrace.contracts.failure import Failure
+from headrace.pipeline.prices import PriceTable
 from headrace.runtime import blobs
 from headrace.runtime.clock import Clock
 from headrace.runtime.crashpoints import crashpoint
@@ -27,8 +28,8 @@ from headrace_step_executor.artifacts import collect
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.claims import claim, source_of
 from headrace_step_executor.decide import Received, settled_failure
+from headrace_step_executor.metering import Meter
 from headrace_step_executor.model_tools import ModelTools
-from headrace_step_executor.providers.failures import ProviderError
 from headrace_step_executor.providers.protocol import GenerateRequest, GenerateResponse, request_of
 from headrace_step_executor.providers.registry import Providers
 from headrace_step_executor.rendering import Rendering
@@ -67,6 +68,7 @@ class _Progress:
     called: bool = False
     """The outside world may have noticed."""
     usage: ev.Usage | None = None
+    meter: Meter | None = None
     files: dict[str, str] = field(default_factory=dict)
 
     def pay(self, usage: ev.Usage | None) -> None:
@@ -74,14 +76,20 @@ class _Progress:
         if usage is not None:
             self.usage = usage if self.usage is None else added(self.usage, usage)
 
+    @property
+    def cost(self) -> ev.Cost | None:
+        """What its model calls cost; None when it made none."""
+        return None if self.meter is None else self.meter.cost
+
 
 @dataclass(slots=True, frozen=True)
 class Places:
-    """Where runs may work, and when. Paths are absolute."""
+    """Where runs may work, when, and at what prices. Paths are absolute."""
 
     data_dir: Path
     read_roots: tuple[Path, ...]
     time: BrokerTime
+    prices: PriceTable
 
     def workspace(self, tenant: str, run: str) -> Workspace:
         """A run's own. Tenant and run are checked tokens, so the path stays below the data directory."""
@@ -143,6 +151,7 @@ class Attempts:
             failure=settled_failure(order, failure, called=progress.called),
             duration_ms=self._duration_ms(progress),
             usage=progress.usage,
+            cost=progress.cost,
         )
 
     def _duration_ms(self, progress: _Progress) -> int:
@@ -170,6 +179,7 @@ class Attempts:
             output=await self._stored(received, result),
             duration_ms=self._duration_ms(progress),
             usage=progress.usage,
+            cost=progress.cost,
             artifacts=artifacts,
             files=progress.files,
         )
@@ -195,24 +205,32 @@ class Attempts:
         loop, spec = model_loop.split(msgspec.json.decode(data))
         name, request = request_of(spec, key=key, attempt=order.attempt)
         provider = self._providers.get(name)
+        meter = progress.meter = Meter(self._places.prices, spec, order.reserved)
         tools = ModelTools(self._tools, received, loop.tools, clock=self._clock)
         await self._claimed(received, progress)
 
         async def ask(asked: GenerateRequest) -> GenerateResponse:
+            asked = meter.admit(f"{name}/{asked.model}", asked)
             try:
                 response = await provider.generate(asked, deadline_s=self._left_s(progress))
-            except ProviderError as error:
-                progress.pay(error.usage)
+            except BaseException as error:
+                progress.pay(meter.failed(error))
                 raise
             progress.pay(response.usage)
+            meter.paid(response.usage)
             return response
+
+        def recall(said: GenerateResponse, attempt: int) -> None:
+            if attempt == order.attempt:
+                progress.pay(said.usage)
+                meter.recalled(f"{name}/{request.model}", said.usage)
 
         if not loop.loops:
             said = await ask(request)
             return encode_checked({"text": said.text, "model": said.model, "finish_reason": said.finish_reason})
         around = model_loop.Surrounding(
             ask=ask,
-            recalled=lambda said, attempt: progress.pay(said.usage if attempt == order.attempt else None),
+            recalled=recall,
             store=lambda value: self._stored(received, value),
             keep=lambda value: self._kept(received, value),
             load=lambda value: self._loaded(received, value),

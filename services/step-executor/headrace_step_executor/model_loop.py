@@ -14,7 +14,7 @@ from headrace.contracts.canonical import blake2b_hex
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import AttemptError
 from headrace.pipeline import json_schemas
-from headrace.pipeline.overview import ROUNDS
+from headrace.pipeline.pricing import REPAIRS, ROUNDS
 from headrace.runtime.clock import Clock
 from headrace.runtime.crashpoints import crashpoint
 from headrace.runtime.values import encode_checked
@@ -26,7 +26,6 @@ from headrace_step_executor.providers.protocol import GenerateRequest, GenerateR
 from headrace_step_executor.round_log import RoundLog
 from headrace_step_executor.tools.beneath import Workspace
 
-REPAIRS: Final = 2
 REFUSED_MAX: Final = 3
 """Refused calls in a row that fail the step: the model does not listen."""
 Ask = Callable[[GenerateRequest], Awaitable[GenerateResponse]]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
+from headrace.pipeline.prices import table_of
 from headrace.runtime.blobs import BlobCache
 from headrace.runtime.clock import Clock
 from headrace.runtime.entropy import Entropy
@@ -78,7 +79,7 @@ def build_executor(
         clock=clock,
         entropy=entropy,
         instance=instance,
-        places=Places(config.absolute_data_dir(), read_roots, time),
+        places=Places(config.absolute_data_dir(), read_roots, time, table_of(config.prices_file)),
     )
 
     async def close() -> None:

@@ -58,14 +58,14 @@ def test_a_plan_is_the_same_in_every_process() -> None:
 def test_defaults_apply_where_the_step_says_nothing() -> None:
     """Key by key in `retry`; a child run has an hour, not the two minutes of a call; a wait is not cut short."""
     nodes = by_id(
-        "pipeline: p\ndefaults: {timeout: 30s, retry: {attempts: 7, initial: 2s}, model: a/b}\nsteps:\n"
+        "pipeline: p\ndefaults: {timeout: 30s, retry: {attempts: 7, initial: 2s}, model: script/b}\nsteps:\n"
         "  tool: {tool: x}\n  own: {tool: x, timeout: 5s, retry: {initial: 3s}}\n  child: {pipeline: other}\n"
-        "  ask: {llm: {prompt: x}}\n  other: {llm: {prompt: x, model: c/d}}\n  rest: {wait: {for: 20d}}\n"
+        "  ask: {llm: {prompt: x}}\n  other: {llm: {prompt: x, model: echo/d}}\n  rest: {wait: {for: 20d}}\n"
     )
     assert (nodes["tool"].timeout_ms, nodes["tool"].retry.attempts, nodes["tool"].retry.initial_ms) == (30_000, 7, 2000)
     assert (nodes["own"].timeout_ms, nodes["own"].retry.attempts, nodes["own"].retry.initial_ms) == (5000, 7, 3000)
     assert nodes["child"].timeout_ms == names.STEP_DEADLINE_MS
-    assert [nodes[name].spec.source["model"] for name in ("ask", "other")] == ["a/b", "c/d"]
+    assert [nodes[name].spec.source["model"] for name in ("ask", "other")] == ["script/b", "echo/d"]
     assert nodes["rest"].deadline_ms == names.DURATION_MS_MAX
     bare = by_id("pipeline: p\nsteps: {t: {tool: x}, l: {llm: {prompt: x}}}\n")
     assert (bare["t"].timeout_ms, bare["t"].deadline_ms) == (names.ATTEMPT_TIMEOUT_MS, names.STEP_DEADLINE_MS)

@@ -95,7 +95,7 @@ EFFECTS: dict[tuple[str, str], Callable[[], bool]] = {
     ("step", "artifacts"): lambda: node(f"{READ}, artifacts: ['*.md']").artifacts == ("*.md",),
     ("step", "priority"): lambda: node(f"{READ}, priority: 5").priority == 5,
     ("step", "labels"): lambda: node(f"{READ}, labels: {{a: b}}").labels == {"a": "b"},
-    ("llm", "model"): lambda: rendered("llm: {prompt: x, model: a/b}")["model"] == "a/b",
+    ("llm", "model"): lambda: rendered("llm: {prompt: x, model: echo/b}")["model"] == "echo/b",
     ("llm", "prompt"): lambda: rendered("llm: {prompt: '${{ 1 }} x'}")["prompt"] == "1 x",
     ("llm", "system"): lambda: rendered("llm: {prompt: x, system: s}")["system"] == "s",
     ("llm", "messages"): lambda: len(rendered("llm: {messages: [{role: user, content: x}]}")["messages"]) == 1,

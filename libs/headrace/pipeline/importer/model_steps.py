@@ -18,6 +18,8 @@ from headrace.pipeline.importer.legacy import Section
 from headrace.pipeline.importer.outputs import ModelOutput
 from headrace.pipeline.importer.prompts import Prompt, prompt_of
 from headrace.pipeline.importer.unit import Made, Step, duration, report_left
+from headrace.pipeline.prices import shipped
+from headrace.pipeline.pricing import models_of
 
 GEMINI_DEFAULT: Final = "gemini-2.5-flash-lite-preview-06-17"
 INSTRUCTOR_DEFAULT: Final = "gemini-2.5-flash"
@@ -98,6 +100,8 @@ def model_step(
         llm["output_schema"] = schema
     if conversation:
         llm["session"] = conversation
+    if any(shipped().find(model) is None for model in models_of(llm)):
+        llm["allow_unpriced"] = True  # it ran without a price, and a model of that age may have none any more
     return Made({step.id: {**settings.step, "llm": llm}}, output)
 
 

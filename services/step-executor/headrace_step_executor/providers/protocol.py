@@ -96,6 +96,7 @@ class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_tokens: int | None = None
     temperature: float | None = None
     options: dict[str, Any] = {}
+    allow_unpriced: bool = False
 
 
 def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateRequest]:

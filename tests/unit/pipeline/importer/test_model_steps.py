@@ -92,8 +92,20 @@ def test_defaults_are_really_applied_and_the_report_names_the_steps() -> None:
         "- {name: c, type: claude, prompt: x}\n- {name: s, type: claude_smart, prompt: x}\n"
     )
     made = steps_of(steps, above=above)
-    assert made["g"]["llm"] == {"model": "google/gemini-x", "prompt": "x", "max_tokens": 9, "options": {"top_k": 3}}
-    assert made["own"]["llm"] == {"model": "google/y", "prompt": "x", "max_tokens": 5, "options": {"top_k": 1}}
+    assert made["g"]["llm"] == {
+        "model": "google/gemini-x",
+        "prompt": "x",
+        "max_tokens": 9,
+        "options": {"top_k": 3},
+        "allow_unpriced": True,
+    }
+    assert made["own"]["llm"] == {
+        "model": "google/y",
+        "prompt": "x",
+        "max_tokens": 5,
+        "options": {"top_k": 1},
+        "allow_unpriced": True,
+    }
     assert made["c"]["llm"]["model"] == "anthropic/claude-haiku-4-5"
     assert made["s"]["timeout"] == "1m"
     applied = said(imported(steps, above=above), "N1554")
