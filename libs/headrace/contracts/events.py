@@ -52,6 +52,7 @@ from headrace.contracts.envelope import Message, Value
 from headrace.contracts.failure import Failure
 from headrace.contracts.money import Amount
 from headrace.contracts.money import Cost as Cost
+from headrace.contracts.money import Usage as Usage
 from headrace.contracts.pseudo import CronSpec, PseudoMessage
 from headrace.contracts.rounds import RoundMessage
 
@@ -119,18 +120,6 @@ class StepOrdered(Message, frozen=True, tag="io.headrace.step.ordered.v1"):
     """A work order, derived from its decision."""
 
     data: Order
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a model call used, in tokens."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    """Of the input: what the provider had at hand."""
-    reasoning_tokens: int = 0
-    """Of the output: what was thought and not said."""
-    model: str = ""
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,18 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 NOTHING: Final = Amount()
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model call used, in tokens."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the input: what the provider had at hand."""
+    reasoning_tokens: int = 0
+    """Of the output: what was thought and not said."""
+    model: str = ""
+
+
 class UnitPrices(msgspec.Struct, frozen=True, kw_only=True):
     """Trillionths of a dollar (10⁻¹² USD) a token. `cached` is a token of input that the provider had at hand."""
 
