@@ -79,7 +79,7 @@ def _tool(source: str, **how: Any) -> dict[str, Any]:
 
 
 def _llm(source: str, **how: Any) -> dict[str, Any]:
-    return {"llm": {"model": "play/x", "prompt": expr(f"text({source})"), "options": how}}
+    return {"llm": {"model": "play/x", "allow_unpriced": True, "prompt": expr(f"text({source})"), "options": how}}
 
 
 def _inner(source: str, **how: Any) -> dict[str, Any]:

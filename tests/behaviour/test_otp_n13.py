@@ -63,6 +63,7 @@ SCHEDULES: Final = "tests/integration/scheduler/test_schedules.py"
 CRON: Final = "tests/unit/scheduler/test_cron.py"
 APPROVALS: Final = "tests/unit/scheduler/test_approvals.py"
 MODELS: Final = "tests/integration/executor/test_model_loop.py"
+METERING: Final = "tests/unit/step_executor/test_metering.py"
 ELSEWHERE: Final[dict[str, str]] = {
     "trigger.timezone": f"{CRON}::test_an_instant_is_fired_once_of_its_own_accord_and_never_early",
     "trigger.catch_up": f"{SCHEDULES}::test_with_catch_up_all_every_missed_instant_has_its_run",
@@ -75,6 +76,7 @@ ELSEWHERE: Final[dict[str, str]] = {
     "approval.on_timeout": f"{APPROVALS}::test_an_approval_that_nobody_gives_in_time_fails_or_skips_its_step",
     "approval.on_timeout=fail": f"{APPROVALS}::test_an_approval_that_nobody_gives_in_time_fails_or_skips_its_step",
     "approval.on_timeout=skip": f"{APPROVALS}::test_an_approval_that_nobody_gives_in_time_fails_or_skips_its_step",
+    "llm.allow_unpriced": f"{METERING}::test_a_model_without_a_price_is_called_only_where_that_is_allowed",
     "llm.tools": f"{MODELS}::test_a_model_is_told_what_its_calls_gave_and_every_round_is_recorded",
     "llm.max_rounds": f"{MODELS}::test_input_38_what_is_not_allowed_is_refused_and_three_in_a_row_fail_the_step",
     "llm.output_schema": f"{MODELS}::test_input_39_an_answer_that_does_not_fit_is_repaired_or_fails_with_its_text_kept",

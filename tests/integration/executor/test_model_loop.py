@@ -95,7 +95,7 @@ class World:
 
 def llm(**fields: Any) -> dict[str, Any]:
     """An order of a model's loop."""
-    given = {"prompt": "go", "model": "fake/m"} | fields
+    given = {"prompt": "go", "model": "fake/m", "allow_unpriced": True} | fields
     return {"kind": "llm", "queue": "llm", "path": "ask", "input": given}
 
 

@@ -213,7 +213,7 @@ async def test_otp_s9_whatever_a_tool_or_provider_raises_is_a_failure_in_the_log
             provider.made = made
             crashed = await rig.failure(run=f"t{number}", tool="bad", input={})
             assert crashed.code in ("tool_crashed", "probe_failed"), (crashed, made())
-            asked = {"kind": "llm", "queue": "llm", "input": {"prompt": "x", "model": "bad/m"}}
+            asked = {"kind": "llm", "queue": "llm", "input": {"prompt": "x", "model": "bad/m", "allow_unpriced": True}}
             answer = await rig.failure(run=f"m{number}", **asked)
             assert answer.code in ("internal", "probe_failed"), (answer, made())
             assert answer.message

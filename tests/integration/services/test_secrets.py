@@ -43,7 +43,7 @@ steps:
   crashes: {tool: work.crashes, with: {token: "${{ secrets.CANARY }}"}, on_error: continue, retry: {attempts: 1}}
   bad: {tool: work.echo, with: {n: "${{ int(secrets.CANARY) }}"}, on_error: continue, retry: {attempts: 1}}
   leaks: {tool: work.leaks, artifacts: ["*.txt"], with: {token: "${{ secrets.CANARY }}"}, on_error: continue}
-  model: {llm: {model: sayso/one, prompt: hi, options: {key: "${{ secrets.CANARY }}"}}}
+  model: {llm: {model: sayso/one, allow_unpriced: true, prompt: hi, options: {key: "${{ secrets.CANARY }}"}}}
 """
 
 
