@@ -60,7 +60,8 @@ def test_otp_n14_a_provider_without_a_key_is_refused_at_start(tmp_path: Path) ->
     text = (
         "pipeline: ask\ninputs: {model: {type: string, default: google/m}}\nsteps:\n"
         "  a: {llm: {model: openai/gpt-5, prompt: hi}}\n  b: {llm: {model: anthropic/claude-sonnet-4-5, prompt: hi}}\n"
-        "  c: {llm: {model: '${{ inputs.model }}', prompt: hi}}\n  d: {llm: {model: nobody/m, prompt: hi, allow_unpriced: true}}\n"
+        "  c: {llm: {model: '${{ inputs.model }}', prompt: hi}}\n"
+        "  d: {llm: {model: nobody/m, prompt: hi, allow_unpriced: true}}\n"
     )
     (tmp_path / "ask.yaml").write_text(text)
     done = headrace(tmp_path, "run", "ask.yaml")
