@@ -36,6 +36,7 @@ TESTED_BY = {
     "headrace_scheduler/answering": "unit/scheduler/test_approvals.py",
     "headrace_scheduler/approval_intake": "integration/scheduler/test_approve_command.py",
     "headrace_scheduler/questions": "unit/scheduler/test_approvals.py",
+    "headrace_scheduler/reuse": "unit/scheduler/test_caching.py",
     "headrace_scheduler/signalling": "unit/scheduler/test_signals.py",
     "headrace_scheduler/instances": "unit/scheduler/test_state.py",
     # reasons and the index that they are told from have no meaning but in what is explained
@@ -84,6 +85,7 @@ TESTED_BY = {
     "headrace/contracts/pseudo": "contracts/test_codec.py",
     # the language's table, what checking gives, and which names are known where, show in what is accepted and refused
     "headrace/pipeline/checked": "unit/pipeline/test_numbering.py",
+    "headrace/pipeline/cache_rules": "unit/pipeline/test_bad_files.py",
     "headrace/pipeline/cycles": "unit/pipeline/test_graph.py",
     "headrace/pipeline/published_schema": "unit/pipeline/test_schema.py",
     "headrace/pipeline/scopes": "unit/pipeline/test_lookups.py",

@@ -88,9 +88,19 @@ def chain(steps: int) -> Pipeline:
     return pipeline(f"chain-{steps}", made)
 
 
+@functools.cache
+def remembering() -> Pipeline:
+    """Calls whose results are used again by every run with the same input, one by one and in a map."""
+    again = {"cache": {"key": "${{ inputs.n }}", "ttl": "1h"}}
+    steps: dict[str, Any] = {"s0": call(ms=60) | again, "s1": {"needs": ["s0"], **call(ms=40, fail=1)} | again}
+    steps["m"] = {"needs": ["s1"], "foreach": "${{ [1, 2, 3] }}", **call(ms=30)}
+    steps["m"]["cache"] = {"key": "${{ [inputs.n, item] }}", "ttl": "1h"}
+    return pipeline("remembering", steps)
+
+
 def known() -> tuple[Pipeline, ...]:
     """Every definition that a client may ask a world to run."""
-    return (*pipelines(), chain(CHAIN))
+    return (*pipelines(), chain(CHAIN), remembering())
 
 
 def asked(seed: int) -> list[Asked]:

@@ -40,6 +40,11 @@ def reason_of_end(chronicle: Chronicle, plan: Plan, end: Said) -> Reason:
             after = "; the pipeline goes on all the same" if tolerated else ""
             proof = _proof(heard, end.seq)
             return Reason("failed", path, f"`{path}` failed{tries}: {failure.code}: {failure.message}{after}", proof)
+        case ev.StepCompleted(cached=ev.Origin() as origin):
+            text = (
+                f"`{path}` was not executed: it has the result of `{origin.path}` of run {origin.run}, by its cache key"
+            )
+            return Reason("completed", path, text, (end.seq,))
         case ev.StepCompleted(report=report, degraded=degraded, attempt=attempt):
             heard = chronicle.reports.get(report)
             tries = f" in attempt {attempt}" if attempt > 1 else ""

@@ -183,8 +183,9 @@ class RunView:
                 step.status, step.child, step.attempt = "running", child, attempt
             case ev.ChildEnded(failure=failure) | ev.FallbackStarted(failure=failure):
                 step.failure = failure or step.failure
-            case ev.StepCompleted(report=report, output=output):
+            case ev.StepCompleted(report=report, output=output, cached=origin):
                 self._end(step, "completed", at_ms)
+                step.reason = step.reason if origin is None else f"the result of run {origin.run}"
                 accepted = self._reports.pop(report, None)
                 step.output = output if accepted is None else accepted.data.output
                 if accepted is not None:

@@ -150,6 +150,20 @@ class StepScheduled(Event, frozen=True, tag="io.headrace.step.scheduled.v1"):
     """Instant at which the attempt is over for the engine, reported or not."""
     reserved: Amount | None = None
     """The most that it may cost, set aside in every budget that it is under; None where there is none."""
+    cache_key: str = ""
+    """Digest of the key under which a result may be used again."""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a result that is used again comes from: a step of an earlier run, and the hash of what it gave."""
+
+    run: str
+    path: str
+    report: str
+    at_ms: int
+    """When it was kept, by the broker's clock."""
+    sha256: str
+    """Of the value's JSON bytes."""
 
 
 class StepCompleted(Event, frozen=True, tag="io.headrace.step.completed.v1"):
@@ -160,6 +174,8 @@ class StepCompleted(Event, frozen=True, tag="io.headrace.step.completed.v1"):
     report: str = ""
     output: Value | None = None
     degraded: bool = False
+    cached: Origin | None = None
+    """It was not executed: `output` is an earlier result with the same key."""
 
 
 class StepFailed(Event, frozen=True, tag="io.headrace.step.failed.v1"):

@@ -12,7 +12,7 @@
 | HR_SYSTEM      | executor (breakers), monitor (alerts)               | all                                       |
 | HR_DEAD        | whoever parks                                       | operators                                 |
 | HR_BLOBS       | scheduler, executor, client                         | scheduler, executor, client               |
-| KV_hr-leases, KV_hr-snapshots | scheduler                            | scheduler                                 |
+| KV_hr-leases, KV_hr-snapshots, KV_hr-cache | scheduler               | scheduler                                 |
 
 Subject by subject, with the messages on each: `channels.py`.
 """
@@ -35,6 +35,7 @@ DEAD: Final = "HR_DEAD"
 BLOBS: Final = "HR_BLOBS"
 LEASES: Final = "KV_hr-leases"
 SNAPSHOTS: Final = "KV_hr-snapshots"
+CACHE: Final = "KV_hr-cache"
 DEFINITION_ROOT: Final = "definitions"
 """Stands where a root run's id stands in a blob's subject: definitions outlive their runs."""
 

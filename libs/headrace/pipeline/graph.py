@@ -6,6 +6,7 @@ from typing import Any, Final
 from headrace.contracts import names
 from headrace.contracts.events import ToolSpec
 from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
+from headrace.pipeline.cache_rules import check_cache
 from headrace.pipeline.cel_library import ROOTS
 from headrace.pipeline.checked import Checked, CheckedBlock, CheckedStep
 from headrace.pipeline.cycles import find_cycle
@@ -162,6 +163,7 @@ class _Graph:
             path: Path = (*at, "fallback", "value")
             step.fallback_value = lookups.template(body["fallback"]["value"], path, outside.part_of(""))
         self._tool(step)
+        check_cache(step, self.report)
         if kind == "wait":
             check_instant(body["wait"], (*at, "wait"), self.report)
         self._inner_blocks(step, inside, depth)

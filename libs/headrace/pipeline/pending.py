@@ -14,7 +14,6 @@ _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 PENDING: Final[Mapping[str, str]] = {
     "step.emit": "events out of runs",
     "step.on_unknown=ask": _WAITING,
-    "step.cache": "results that are used again",
     "step.queue": "queues with a label",
     "step.version": "pinned versions of tools",
     "step.budget": _COST,

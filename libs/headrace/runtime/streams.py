@@ -17,6 +17,8 @@ event log refuses when it is full rather than forget. Production raises it."""
 BLOBS_BYTES_MAX: Final = 1536 * _MIB
 COMMANDS_BYTES_MAX: Final = 256 * _MIB
 DEAD_BYTES_MAX: Final = 256 * _MIB
+CACHE_BYTES_MAX: Final = 64 * _MIB
+"""Earlier results by key: a thousand of the largest that are inline. The oldest go first, and are computed again."""
 _DAY_S: Final = 86_400.0
 OUTCOMES_AGE_S: Final = 7 * _DAY_S
 TRIGGERS_AGE_S: Final = 3_600.0
@@ -58,6 +60,16 @@ def stream_specs(*, run_streams: int = 1, replicas: int = 1) -> tuple[StreamSpec
         ),
         _bucket(subjects.LEASES, replicas),
         _bucket(subjects.SNAPSHOTS, replicas),
+        StreamSpec(
+            subjects.CACHE,
+            (subjects.kv(subjects.CACHE, ">"),),
+            max_age_s=names.DURATION_MS_MAX / 1000,
+            max_bytes=CACHE_BYTES_MAX,
+            max_msgs_per_subject=1,
+            deny_delete=False,
+            compression=True,
+            replicas=replicas,
+        ),
     )
 
 

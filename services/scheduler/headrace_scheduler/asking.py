@@ -70,7 +70,7 @@ def order_evaluation(writer: Writer, path: str) -> None:
         )
 
 
-def schedule_content(writer: Writer, path: str, *, attempt: int, content: Content) -> None:
+def schedule_content(writer: Writer, path: str, *, attempt: int, content: Content, cache_key: str = "") -> None:
     """Offer an attempt to the executors, when its queue has room."""
     if not writer.take(content.queue):
         return
@@ -83,6 +83,7 @@ def schedule_content(writer: Writer, path: str, *, attempt: int, content: Conten
             input_sha=content.sha,
             not_after_ms=not_after_ms,
             due_ms=due_ms,
+            cache_key=cache_key,
         )
     )
     writer.add_order(path, content)

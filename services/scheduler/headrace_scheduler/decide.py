@@ -39,6 +39,7 @@ from headrace_scheduler.records import (
     Run,
     is_claimed,
 )
+from headrace_scheduler.reuse import Kept, Reuse
 from headrace_scheduler.signals import is_heard, stop_waiting
 
 REFUSED: Final = Failure(
@@ -77,6 +78,8 @@ class Limits:
     """Instances whose holder died for the last time, or died holding a claimed at-most-once call."""
     definitions: Mapping[str, str] = field(default_factory=dict)
     """Newest digest by pipeline name, for children started by name."""
+    reuse: Reuse = field(default_factory=Reuse)
+    """Earlier results; what is wanted beside them is noted here."""
 
 
 @dataclass(slots=True)
@@ -92,6 +95,8 @@ class Decision:
     order: ev.Order | None
     """The one that goes inside, when exactly one step is scheduled."""
     blobs: list[tuple[str, bytes]]
+    kept: tuple[Kept, ...] = ()
+    """Results to be kept for later, once this is in the log."""
 
 
 def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | None:
@@ -103,7 +108,7 @@ def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | N
 
 def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | None:
     """As `decide`, asking every question, which costs a draft of the run."""
-    writer = Writer(run, plan, now_ms, limits.left, limits.refused, limits.definitions)
+    writer = Writer(run, plan, now_ms, limits.left, limits.refused, limits.definitions, limits.reuse)
     _settle_controls(writer)
     if writer.run.status == "cancelling":
         _settle_cancelling(writer, limits.lost)
@@ -131,6 +136,7 @@ def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Deci
         orders=writer.orders,
         order=order,
         blobs=writer.blobs,
+        kept=tuple(writer.kept),
     )
 
 
@@ -325,6 +331,8 @@ def _succeed(writer: Writer, inst: Inst, report: str, value: Value | None) -> No
     if child:
         writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report, output=value))
     else:
+        if inst.cache_key and value is not None:
+            writer.kept.append(Kept(inst.cache_key, path, report, value))
         writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report))
     if path == OUTPUTS:
         assert value is not None

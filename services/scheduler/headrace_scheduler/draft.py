@@ -15,6 +15,7 @@ from headrace.pipeline.plan import Plan
 from headrace_scheduler import ends
 from headrace_scheduler.orders import Content, content_for, make_order
 from headrace_scheduler.records import RUNNING, Run, draft_of
+from headrace_scheduler.reuse import Kept, Reuse
 from headrace_scheduler.state import apply
 
 FULL_BYTES: Final = names.DECISION_BYTES_MAX * 3 // 8
@@ -36,13 +37,16 @@ class Writer:
         left: dict[str, int],
         refused: set[str],
         definitions: Mapping[str, str],
+        reuse: Reuse,
     ) -> None:
         self.run = draft_of(run)
-        self.plan, self.now_ms, self.definitions = plan, now_ms, definitions
+        self.plan, self.now_ms, self.definitions, self.reuse = plan, now_ms, definitions, reuse
         self._left, self._refused = left, refused
         self.events: list[ev.DecisionEvent] = []
         self.orders: dict[str, ev.Order] = {}
         self.blobs: list[tuple[str, bytes]] = []
+        self.kept: list[Kept] = []
+        """Results that may be used again."""
         self.fatal: tuple[str, Failure] | None = None
         """The first step failure that the pipeline does not tolerate."""
         self._bytes = self._blob_bytes = 0

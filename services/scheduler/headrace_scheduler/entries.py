@@ -13,6 +13,7 @@ from headrace.runtime.supervisor import Supervisor
 from headrace_scheduler.decide import Decision
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.records import Run
+from headrace_scheduler.reuse import Found
 from headrace_scheduler.room import Room
 from headrace_scheduler.schedules import Schedules
 
@@ -64,6 +65,10 @@ class Entry:
     """How often this process has asked the run's concurrency key."""
     due_ms: int | None = None
     lost: set[str] = field(default_factory=set)
+    reused: dict[str, Found | None] = field(default_factory=dict)
+    """Earlier results that were looked for, by digest of their key."""
+    looked_up: set[str] = field(default_factory=set)
+    """Digests that are being looked for."""
     stall: Stall | None = None
     """It must stop, and its history does not say so yet."""
 

@@ -66,6 +66,9 @@ def template_of(run: Run, plan: Plan, path: str) -> Template:
     if word == "fallback":
         assert node.fallback is not None and node.fallback.value is not None, path
         return node.fallback.value
+    if word == "cache":
+        assert node.cache is not None, path
+        return node.cache.key
     if word == "start":
         assert node.loop is not None and node.loop.start is not None, path
         return node.loop.start

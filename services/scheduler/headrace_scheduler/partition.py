@@ -24,12 +24,14 @@ from headrace.runtime.eventlog import Stored, Tail
 from headrace.runtime.park import park
 from headrace_scheduler import children, damage, snapshots
 from headrace_scheduler.appending import RETRY_S, Appender
+from headrace_scheduler.cache_store import CacheStore
 from headrace_scheduler.decide import Limits, decide, next_due_ms
 from headrace_scheduler.entries import Entry, Shared, Stall
 from headrace_scheduler.pace import FOLD_US, FOLLOW_US, Pace
 from headrace_scheduler.pseudos import Pseudos
 from headrace_scheduler.publishing import REPUBLISH_S, Publisher
 from headrace_scheduler.records import Run
+from headrace_scheduler.reuse import Reuse
 from headrace_scheduler.state import created, evolve
 from headrace_scheduler.timers import Timers
 
@@ -64,6 +66,7 @@ class Partition:
         self._timers = Timers()
         self.publisher = Publisher(shared)
         self._appender = Appender(self.stream, shared, self._timers)
+        self._cache = CacheStore(shared)
         self._folded = 0
         self._pace = Pace(shared.clock)
         self._snapshot_seq = 0
@@ -181,6 +184,7 @@ class Partition:
             entry.in_flight = None  # where it is another's decision, ours will be refused
             if counts and own.message is message:
                 await self.publisher.carry_out(entry, own)
+                self._cache.keep(entry.run.tenant, entry.run.run, own.decision.kept)
         entry.count(self.shared.room)
         self._touched[subject.run] = None
 
@@ -289,6 +293,7 @@ class Partition:
             left=self.shared.room.left(run.tenant, run.run),
             lost=frozenset(entry.lost),
             definitions=self.shared.definitions.get(run.tenant, {}),
+            reuse=Reuse(entry.reused),
         )
         try:
             decision = decide(run, entry.plan, now_ms=now_ms, limits=limits)
@@ -296,6 +301,8 @@ class Partition:
             log.exception("run.decide_failed", extra={"run_id": run.run, "version": run.version})
             self._stall(entry, _bug(error), self.seq)
             return
+        if limits.reuse.wanted:
+            self._cache.look_up(entry, limits.reuse.wanted, lambda: self.follow(run.run))
         if limits.refused:
             self.shared.room.wait(run.tenant, limits.refused, run.run, lambda: self.follow(run.run))
         if decision is None:

@@ -148,6 +148,8 @@ class Inst(msgspec.Struct, omit_defaults=True):
     timer: str = ""
     timer_ms: int = 0
     input_sha: str = ""
+    cache_key: str = ""
+    """Under which its result is kept for later."""
     claim_seq: int = 0
     claim_attempt: int = 0
     claim_holder: str = ""

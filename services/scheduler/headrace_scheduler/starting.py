@@ -14,6 +14,7 @@ from headrace.pipeline.expressions import Expression, render
 from headrace.pipeline.plan import Node, node_of
 from headrace_scheduler.approvals import request_approval
 from headrace_scheduler.asking import ask, is_true, schedule_content
+from headrace_scheduler.caching import digest_to_try
 from headrace_scheduler.containers import finish_scope, next_item, next_iteration, open_loop, open_scope, open_window
 from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.draft import Writer
@@ -173,12 +174,16 @@ def start_instance(writer: Writer, node: Node, path: str) -> None:
             if evaluable_here(bindings, node.spec):
                 output = writer.store(render(node.spec, materialise(bindings)))
                 writer.emit(ev.StepCompleted(path=path, output=output))
+            elif node.cache is not None:
+                _order_unless_cached(writer, node, path)
             else:
                 schedule(writer, path, attempt=1)
         case "signal":
             await_signal(writer, node, path)
         case "approval":
             request_approval(writer, node, path)
+        case "tool" | "llm" if node.cache is not None:
+            _order_unless_cached(writer, node, path)
         case "wait":
             _start_wait(writer, node, path)
         case _:
@@ -225,9 +230,15 @@ def _wait_until_ms(path: str, spec: Any, now_ms: int) -> int:
     return max(now_ms, due_ms)
 
 
-def _order(writer: Writer, path: str, *, attempt: int) -> None:
+def _order_unless_cached(writer: Writer, node: Node, path: str) -> None:
+    digest = digest_to_try(writer, node, path)
+    if digest is not None:
+        _order(writer, path, attempt=1, cache_key=digest)
+
+
+def _order(writer: Writer, path: str, *, attempt: int, cache_key: str = "") -> None:
     content = content_for(writer.run, writer.plan, path, now_ms=writer.now_ms)
-    schedule_content(writer, path, attempt=attempt, content=content)
+    schedule_content(writer, path, attempt=attempt, content=content, cache_key=cache_key)
 
 
 def _start_child(writer: Writer, node: Node, path: str, *, attempt: int) -> None:

@@ -373,6 +373,7 @@ def _apply_scheduled(run: Run, plan: Plan, event: ev.StepScheduled, at_ms: int) 
     inst.attempt, inst.offer, inst.want_offer, inst.order_seq, inst.lost = event.attempt, 0, 1, 0, 0
     inst.scheduled_ms, inst.not_after_ms, inst.due_ms = at_ms, event.not_after_ms, event.due_ms
     inst.input_sha, inst.timer, inst.timer_ms = event.input_sha, "", 0
+    inst.cache_key = event.cache_key or inst.cache_key  # the first attempt says it
     inst.decision, inst.version = "", 0  # known once the decision that says this is in the log
     run.unordered[event.path] = None
 

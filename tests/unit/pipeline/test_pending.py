@@ -21,7 +21,7 @@ USES = {
     "step.fallback": HEAD + f"{{s: {{{READ}, fallback: {{value: 1}}}}}}",
     "step.compensate": HEAD + f"{{s: {{{READ}, compensate: t}}, t: {{{READ}}}}}",
     "step.on_unknown=ask": HEAD + f"{{s: {{{READ}, on_unknown: ask}}}}",
-    "step.cache": HEAD + f"{{s: {{{READ}, cache: {{key: a, ttl: 1h}}}}}}",
+    "step.cache": HEAD + "{s: {tool: x, cache: {key: a, ttl: 1h}}}",
     "step.queue": HEAD + f"{{s: {{{READ}, queue: gpu}}}}",
     "step.version": HEAD + f"{{s: {{{READ}, version: 1.0.0}}}}",
     "step.budget": HEAD + "{s: {llm: {prompt: x}, budget: {usd: 1}}}",

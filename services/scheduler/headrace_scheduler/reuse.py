@@ -1,0 +1,35 @@
+"""What is known of earlier results while a decision is made: found, not there, or not looked for yet. Pure data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headrace.contracts import events as ev
+from headrace.contracts.envelope import Value
+
+
+@dataclass(slots=True, frozen=True)
+class Found:
+    """An earlier result, checked against its hash, and held where this run can read it."""
+
+    value: Value
+    origin: ev.Origin
+
+
+@dataclass(slots=True, frozen=True)
+class Kept:
+    """A new result under its key, for later."""
+
+    digest: str
+    path: str
+    report: str
+    value: Value
+
+
+@dataclass(slots=True)
+class Reuse:
+    """Of one decision."""
+
+    found: Mapping[str, Found | None] = field(default_factory=dict)
+    """By digest of the key; None where it was looked for and nothing is there."""
+    wanted: dict[str, None] = field(default_factory=dict)
+    """To be looked for before the steps that ask can go on."""
