@@ -9,6 +9,7 @@ import pytest
 from headrace.contracts import codec
 from headrace.contracts import events as ev
 from headrace.contracts.canonical import sha256_hex
+from headrace.contracts.decisions import Origin
 from tests.simulation import faults as f
 from tests.simulation import keys, schedules
 from tests.simulation.check import violations
@@ -79,7 +80,7 @@ def judged(record: Record) -> tuple[list[str], int]:
     return wrong, hits
 
 
-def _wrong_with(event: ev.StepCompleted, origin: ev.Origin, reports: dict[str, Any], counted: set[str]) -> list[str]:
+def _wrong_with(event: ev.StepCompleted, origin: Origin, reports: dict[str, Any], counted: set[str]) -> list[str]:
     report = reports.get(origin.report)
     if report is None or (report.runid, report.stepid) != (origin.run, origin.path):
         return [f"{event.path}: its origin {origin} reported nothing"]

@@ -7,6 +7,7 @@ from headrace.client.chronicle import Chronicle, Heard, Said, path_of
 from headrace.client.reasons import Reason, instant
 from headrace.contracts import events as ev
 from headrace.contracts import rounds
+from headrace.contracts.decisions import Origin
 from headrace.pipeline.plan import Plan, node_of
 
 RETRIES_SHOWN: Final = 5
@@ -40,7 +41,7 @@ def reason_of_end(chronicle: Chronicle, plan: Plan, end: Said) -> Reason:
             after = "; the pipeline goes on all the same" if tolerated else ""
             proof = _proof(heard, end.seq)
             return Reason("failed", path, f"`{path}` failed{tries}: {failure.code}: {failure.message}{after}", proof)
-        case ev.StepCompleted(cached=ev.Origin() as origin):
+        case ev.StepCompleted(cached=Origin() as origin):
             text = (
                 f"`{path}` was not executed: it has the result of `{origin.path}` of run {origin.run}, by its cache key"
             )

@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from headrace.contracts import events as ev
 from headrace.contracts import names, subjects
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import decode_as, encode
+from headrace.contracts.decisions import Origin
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import HeadraceError, MalformedMessageError, RetryableError, UnknownOutcomeError
 from headrace.runtime import blobs
@@ -105,7 +105,7 @@ class CacheStore:
                 "cache.unusable", extra={"run_id": run.run, "key": digest, "why": f"{type(error).__name__}: {error}"}
             )
             return None
-        origin = ev.Origin(
+        origin = Origin(
             run=result.run, path=result.path, report=result.report, at_ms=stored.time_ms, sha256=result.sha256
         )
         return Found(value, origin)

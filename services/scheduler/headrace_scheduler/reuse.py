@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headrace.contracts import events as ev
+from headrace.contracts.decisions import Origin
 from headrace.contracts.envelope import Value
 
 
@@ -12,7 +12,7 @@ class Found:
     """An earlier result, checked against its hash, and held where this run can read it."""
 
     value: Value
-    origin: ev.Origin
+    origin: Origin
 
 
 @dataclass(slots=True, frozen=True)

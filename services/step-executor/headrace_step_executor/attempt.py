@@ -237,7 +237,7 @@ class Attempts:
             left_s=lambda: self._left_s(progress),
             workspace=workspace,
         )
-        start = model_loop.start_hash(data)
+        start = model_loop.start_hash(self._secrets.hide_bytes(data))
         source, hide = source_of(self._instance), self._secrets.hidden
         told = RoundLog(self._log, received, start=start, source=source, clock=self._clock, hide=hide)
         return await model_loop.ModelLoop(loop, received, around, log=told, tools=tools, clock=self._clock).run(request)
@@ -268,8 +268,9 @@ class Attempts:
         """The result as a value; a large one is stored before the report that names it, without secrets."""
         if len(data) <= names.INLINE_BYTES_MAX:
             return Value(json=msgspec.Raw(data))
+        data = await self._in_thread(self._secrets.hide_bytes, data)
         try:
-            ref = await self._kept(received, data)
+            ref = await blobs.put(self._log, received.message.tenant, received.message.runid, data)
         except TooLargeError as error:
             msg = "too_large"
             raise AttemptError(msg, str(error), retryable=False) from error

@@ -12,6 +12,7 @@ from headrace.client.values import resolve
 from headrace.contracts import events as ev
 from headrace.contracts import subjects
 from headrace.contracts.codec import encode, inline
+from headrace.contracts.decisions import Origin
 from headrace.contracts.envelope import Value
 from headrace.local.nats_server import NatsServer
 from headrace.runtime.jetstream import JetStreamBroker
@@ -67,10 +68,10 @@ async def result(broker: JetStreamBroker, run: str, **inputs: Any) -> Any:
     return (await resolve(broker, "default", end.outputs))["got"]
 
 
-async def origin(broker: JetStreamBroker, run: str) -> ev.Origin | None:
+async def origin(broker: JetStreamBroker, run: str) -> Origin | None:
     """Where the result of its step comes from."""
     completed = events_of(await history(broker, run), ev.StepCompleted)
-    found: ev.Origin | None = next(event.cached for event in completed if event.path == "call")
+    found: Origin | None = next(event.cached for event in completed if event.path == "call")
     return found
 
 

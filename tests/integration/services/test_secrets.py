@@ -12,7 +12,7 @@ from tests.conftest import Connect, until
 from tests.engine import command, events_of, finished, history, put, running, running_scheduler, start
 
 from headrace.contracts import events as ev
-from headrace.contracts import subjects
+from headrace.contracts import rounds, subjects
 from headrace.contracts.codec import encode, plain
 from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
 from headrace.runtime.eventlog import Broker, BusMessage
@@ -165,6 +165,38 @@ async def test_invariant_i21_a_secret_is_where_it_is_used_and_nowhere_else(
         assert spelled.encode() not in stored
         assert spelled not in logged
         assert spelled.encode() not in b"".join(beats)
+
+
+LOOP = """
+pipeline: looping
+outputs: {said: "${{ steps.model.output }}"}
+steps:
+  model: {llm: {model: sayso/one, prompt: hi, tools: [work.echo], options: {key: "${{ secrets.CANARY }}"}}}
+"""
+
+
+async def test_a_loop_with_another_value_of_its_secret_is_the_same_loop(
+    broker: JetStreamBroker, tmp_path: Path
+) -> None:
+    """Its rounds are recognised by a hash of what it began with, which has no secret in it: after a rotation they still
+    count, and whoever reads the log cannot try values against it."""
+    calls, starts = Calls(), []
+    await migrate(broker)
+    await register(broker)
+    async with (
+        running_scheduler(broker) as scheduler,
+        running(build_executor, broker, "e1", **executor(tmp_path, calls)),
+    ):
+        await until(lambda: "default/CANARY" in scheduler.handback.serving().secrets, what="the secret's name")
+        await put(broker, LOOP, catalogue={**BUILTIN_TOOLS, **SPECS})
+        for run in ("before", "after"):
+            await start(broker, "looping", run)
+            end = await finished(broker, run)
+            assert isinstance(end, ev.RunCompleted), end
+            starts += [one.data.start for one in await history(broker, run) if isinstance(one, rounds.TurnCompleted)]
+            (tmp_path / "secrets" / "CANARY").write_text("rotated-value")
+    assert calls.given["model"] == {"key": "rotated-value"}
+    assert len(starts) == 2 and starts[0] == starts[1]
 
 
 async def test_input_33_a_start_that_names_a_missing_secret_is_refused(broker: JetStreamBroker, tmp_path: Path) -> None:

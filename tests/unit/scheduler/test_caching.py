@@ -10,11 +10,12 @@ from tests.unit.scheduler.stage import LEFT_NONE, Stage
 from headrace.contracts import events as ev
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import encode, inline
+from headrace.contracts.decisions import Origin
 from headrace_scheduler.caching import LOOK_AHEAD
 from headrace_scheduler.reuse import Found, Kept, Reuse
 
 TTL_MS = 3_600_000
-ORIGIN = ev.Origin(run="earlier", path="a", report="r", at_ms=NOON_MS - 1_000, sha256="0" * 64)
+ORIGIN = Origin(run="earlier", path="a", report="r", at_ms=NOON_MS - 1_000, sha256="0" * 64)
 
 
 def cached(key: Any = "${{ inputs.k }}", **over: Any) -> dict[str, Any]:
