@@ -383,6 +383,41 @@ def asked(expected: Mapping[str, Any], **llm: Any) -> KeyCase:
     return KeyCase({"it": Script(pipeline({"s": {"llm": spec}}), {"x": 7, "zero": 0})}, judge)
 
 
+def _cache_key() -> KeyCase:
+    """Equal keys share a result, others do not."""
+    step = do(give="${{ item }}") | {"foreach": [1, 2, 1], "max_parallel": 1}
+
+    def judge(mine: Runs, all_: Runs) -> None:
+        del all_
+        assert mine["it"].outputs == {"v": [1, 2, 1]}
+        assert [call.path for call in mine["it"].calls] == ["s[0]", "s[1]"]
+        (hit,) = [one for one in mine["it"].of(ev.StepCompleted) if one.cached is not None]
+        assert (hit.path, hit.cached.path) == ("s[2]", "s[0]")
+
+    text = pipeline(
+        {"s": step | {"cache": {"key": ["key", "${{ item }}"], "ttl": "1h"}}},
+        outputs={"v": "${{ steps.s.output.items }}"},
+    )
+    return KeyCase({"it": Script(text)}, judge)
+
+
+def _cache_ttl() -> KeyCase:
+    """Two seconds later a result of one second is not used any more, one of an hour is."""
+
+    def script(ttl: str) -> Script:
+        inner = {
+            "call": do() | {"cache": {"key": ["ttl", ttl], "ttl": ttl}},
+            "rest": {"needs": ["call"], "wait": {"for": "2s"}},
+        }
+        return Script(pipeline({"s": {"steps": inner, "while": "iteration < 2", "max_iterations": 3}}))
+
+    def judge(mine: Runs, all_: Runs) -> None:
+        del all_
+        assert {name: len(seen.calls) for name, seen in mine.items()} == {"short": 2, "long": 1}
+
+    return KeyCase({"short": script("1s"), "long": script("1h")}, judge)
+
+
 CASES: Final[Mapping[str, Callable[[], KeyCase]]] = {
     "pipeline.pipeline": _name,
     "pipeline.inputs": _inputs,
@@ -412,6 +447,8 @@ CASES: Final[Mapping[str, Callable[[], KeyCase]]] = {
     "limits.max_parallel": _run_parallel,
     "concurrency.key": lambda: _concurrency("key"),
     "concurrency.max": lambda: _concurrency("max", limit=2),
+    "cache.key": _cache_key,
+    "cache.ttl": _cache_ttl,
     "concurrency.on_excess=queue": lambda: _concurrency("queue"),
     "concurrency.on_excess=reject": lambda: _concurrency("reject", "reject"),
     "concurrency.on_excess=cancel_oldest": lambda: _concurrency("oldest", "cancel_oldest"),

@@ -86,13 +86,11 @@ ELSEWHERE: Final[dict[str, str]] = {
 ISSUES: Final[dict[str, int]] = {
     "steps that wait for somebody": 3,
     "events out of runs": 3,
-    "results that are used again": 3,
     "queues with a label": 3,
     "pinned versions of tools": 3,
     "prices and budgets": 4,
     "keeping workspaces": 3,
     "the layer of models: tool loops, schemas, sessions": 4,
-    "secrets in executors": 3,
     "the event of a run": 3,
 }
 """What an entry of `pending` waits for → the issue that brings it."""

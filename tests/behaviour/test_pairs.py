@@ -438,6 +438,20 @@ def _priority(body: Body) -> Case:
     return Case({"first": scripts(0), "second": scripts(9)}, judge)
 
 
+def _cache(body: Body) -> Case:
+    """Of items with one key, one after the other, the first is executed; the others take what it gave, and say so. What
+    costs nothing is not looked for."""
+
+    def judge(seen: dict[str, Seen]) -> None:
+        run = seen["it"]
+        assert run.output("s")["items"] == [body.gives(7, number) for number in range(3)]
+        hits = [one.cached.path for one in run.of(ev.StepCompleted) if one.cached is not None]
+        assert (len(run.calls), hits) == ((0, []) if body.at_once else (1, ["s[0]", "s[0]"]))
+
+    cached = {"cache": {"key": body.kind, "ttl": "1h"}, "max_parallel": 1}
+    return Case({"it": _script(body, body.step("inputs.x") | {"foreach": [1, 2, 3]} | cached)}, judge)
+
+
 CASES: Final[dict[str, Callable[[Body], Case]]] = {
     "with": _with,
     "outputs": _with,
@@ -462,6 +476,7 @@ CASES: Final[dict[str, Callable[[Body], Case]]] = {
     "on_unknown": _on_unknown,
     "compensate": _compensate,
     "artifacts": _artifacts,
+    "cache": _cache,
     "priority": _priority,
     "labels": _plain,
 }

@@ -6,7 +6,7 @@ reference belongs to the run that gave it; a hit copies it, so that it lives as 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ from headrace.contracts.envelope import Value
 from headrace.contracts.errors import HeadraceError, MalformedMessageError, RetryableError, UnknownOutcomeError
 from headrace.runtime import blobs
 from headrace_scheduler.entries import Entry, Shared
-from headrace_scheduler.reuse import Found, Kept
+from headrace_scheduler.reuse import Found, sha_of
 
 log = logging.getLogger("headrace.scheduler")
 
@@ -52,18 +52,25 @@ class CacheStore:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
-    def keep(self, tenant: str, run: str, kept: Iterable[Kept]) -> None:
-        """Store new results, beside everything else; one that cannot be stored now is not stored."""
-        for one in kept:
-            self._shared.supervisor.spawn(self._keep(tenant, run, one), "scheduler.cache")
+    def keep(self, entry: Entry, kept: Mapping[str, Found]) -> None:
+        """Store new results of a run, beside everything else. One that cannot be stored now is its own alone."""
+        for digest, one in kept.items():
+            self._note(entry, digest, one)
+            self._shared.supervisor.spawn(self._keep(entry.run.tenant, digest, one), "scheduler.cache")
 
-    async def _keep(self, tenant: str, run: str, kept: Kept) -> None:
-        value = kept.value
-        result = Result(run=run, path=kept.path, report=kept.report, sha256=_sha_of(value), value=value)
+    async def _keep(self, tenant: str, digest: str, kept: Found) -> None:
+        origin = kept.origin
+        result = Result(run=origin.run, path=origin.path, report=origin.report, sha256=origin.sha256, value=kept.value)
         try:
-            await self._shared.broker.append(subject(tenant, kept.digest), encode(result))
+            await self._shared.broker.append(subject(tenant, digest), encode(result))
         except (RetryableError, UnknownOutcomeError) as error:
-            log.info("cache.not_kept", extra={"run_id": run, "step_id": kept.path, "why": str(error)})
+            log.info("cache.not_kept", extra={"run_id": origin.run, "step_id": origin.path, "why": str(error)})
+
+    def _note(self, entry: Entry, digest: str, found: Found | None) -> None:
+        entry.reused.pop(digest, None)
+        entry.reused[digest] = found
+        while len(entry.reused) > FOUND_MAX:
+            del entry.reused[next(iter(entry.reused))]
 
     def look_up(self, entry: Entry, digests: Iterable[str], then: Callable[[], Awaitable[None]]) -> None:
         """Find out about these; `entry.reused` has the answers when `then` is called."""
@@ -78,10 +85,7 @@ class CacheStore:
         finally:
             entry.looked_up.difference_update(digests)
         for digest, one in zip(digests, found, strict=True):
-            entry.reused.pop(digest, None)
-            entry.reused[digest] = one
-        while len(entry.reused) > FOUND_MAX:
-            del entry.reused[next(iter(entry.reused))]
+            self._note(entry, digest, one)
         try:
             await then()
         except (RetryableError, UnknownOutcomeError) as error:  # the partition comes back to it
@@ -95,7 +99,7 @@ class CacheStore:
             if stored is None:
                 return None
             result = decode_as(Result, stored.body)
-            if not result.value.ref and _sha_of(result.value) != result.sha256:
+            if not result.value.ref and sha_of(result.value) != result.sha256:
                 message = "it has another hash than it says"
                 raise MalformedMessageError(message)
             async with asyncio.timeout(COPY_WITHIN_S):
@@ -120,9 +124,3 @@ class CacheStore:
                 message = "it names a value of another hash than it says"
                 raise MalformedMessageError(message)
             return msgspec.structs.replace(value, ref=await blobs.put(self._shared.broker, tenant, run, data))
-
-
-def _sha_of(value: Value) -> str:
-    if value.ref:
-        return value.ref.partition("/")[2]
-    return sha256_hex(bytes(value.json)) if isinstance(value.json, msgspec.Raw) else ""

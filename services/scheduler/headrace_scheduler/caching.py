@@ -10,6 +10,8 @@ from typing import Final
 from headrace.contracts import events as ev
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import encode_value
+from headrace.contracts.decisions import Origin
+from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.expressions import render
 from headrace.pipeline.plan import Cache, Node
@@ -17,6 +19,7 @@ from headrace_scheduler.asking import ask
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import evaluable_here
 from headrace_scheduler.paths import evaluation, part_of
+from headrace_scheduler.reuse import Found, sha_of
 from headrace_scheduler.values import bind, materialise
 
 LOOK_AHEAD: Final = 64
@@ -38,15 +41,24 @@ def digest_to_try(writer: Writer, node: Node, path: str) -> str | None:
         return None
     digest = _digest(writer, node, answer.at_hand(path, "the key of its cache"))
     reuse = writer.reuse
-    if digest not in reuse.found:
+    if digest in writer.kept:
+        found: Found | None = writer.kept[digest]
+    elif digest in reuse.found:
+        found = reuse.found[digest]
+    else:
         reuse.wanted[digest] = None
         _look_ahead(writer, node, path)
         return None
-    found = reuse.found[digest]
     if found is None or writer.now_ms >= found.origin.at_ms + node.cache.ttl_ms:
         return digest
     writer.emit(ev.StepCompleted(path=path, output=found.value, cached=found.origin))
     return None
+
+
+def keep(writer: Writer, digest: str, path: str, report: str, value: Value) -> None:
+    """A result that later steps of this run and others may use."""
+    origin = Origin(run=writer.run.run, path=path, report=report, at_ms=writer.now_ms, sha256=sha_of(value))
+    writer.kept[digest] = Found(value, origin)
 
 
 def _digest(writer: Writer, node: Node, key: object) -> str:

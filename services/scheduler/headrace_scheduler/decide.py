@@ -21,6 +21,7 @@ from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler import starting
 from headrace_scheduler.approvals import settle_approval
+from headrace_scheduler.caching import keep
 from headrace_scheduler.containers import ask_outputs
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.ends import fail_attempt
@@ -39,7 +40,7 @@ from headrace_scheduler.records import (
     Run,
     is_claimed,
 )
-from headrace_scheduler.reuse import Kept, Reuse
+from headrace_scheduler.reuse import Found, Reuse
 from headrace_scheduler.signals import is_heard, stop_waiting
 
 REFUSED: Final = Failure(
@@ -95,8 +96,8 @@ class Decision:
     order: ev.Order | None
     """The one that goes inside, when exactly one step is scheduled."""
     blobs: list[tuple[str, bytes]]
-    kept: tuple[Kept, ...] = ()
-    """Results to be kept for later, once this is in the log."""
+    kept: Mapping[str, Found] = field(default_factory=dict)
+    """Results to be kept for later by digest of their key, once this is in the log."""
 
 
 def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | None:
@@ -136,7 +137,7 @@ def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Deci
         orders=writer.orders,
         order=order,
         blobs=writer.blobs,
-        kept=tuple(writer.kept),
+        kept=writer.kept,
     )
 
 
@@ -332,7 +333,7 @@ def _succeed(writer: Writer, inst: Inst, report: str, value: Value | None) -> No
         writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report, output=value))
     else:
         if inst.cache_key and value is not None:
-            writer.kept.append(Kept(inst.cache_key, path, report, value))
+            keep(writer, inst.cache_key, path, report, value)
         writer.emit(ev.StepCompleted(path=path, attempt=inst.attempt, report=report))
     if path == OUTPUTS:
         assert value is not None

@@ -15,7 +15,7 @@ from headrace.pipeline.plan import Plan
 from headrace_scheduler import ends
 from headrace_scheduler.orders import Content, content_for, make_order
 from headrace_scheduler.records import RUNNING, Run, draft_of
-from headrace_scheduler.reuse import Kept, Reuse
+from headrace_scheduler.reuse import Found, Reuse
 from headrace_scheduler.state import apply
 
 FULL_BYTES: Final = names.DECISION_BYTES_MAX * 3 // 8
@@ -45,8 +45,8 @@ class Writer:
         self.events: list[ev.DecisionEvent] = []
         self.orders: dict[str, ev.Order] = {}
         self.blobs: list[tuple[str, bytes]] = []
-        self.kept: list[Kept] = []
-        """Results that may be used again."""
+        self.kept: dict[str, Found] = {}
+        """Results that may be used again, by digest of their key."""
         self.fatal: tuple[str, Failure] | None = None
         """The first step failure that the pipeline does not tolerate."""
         self._bytes = self._blob_bytes = 0

@@ -184,7 +184,7 @@ class Partition:
             entry.in_flight = None  # where it is another's decision, ours will be refused
             if counts and own.message is message:
                 await self.publisher.carry_out(entry, own)
-                self._cache.keep(entry.run.tenant, entry.run.run, own.decision.kept)
+                self._cache.keep(entry, own.decision.kept)
         entry.count(self.shared.room)
         self._touched[subject.run] = None
 

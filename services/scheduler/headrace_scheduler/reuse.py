@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
+from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.decisions import Origin
 from headrace.contracts.envelope import Value
 
@@ -15,16 +18,6 @@ class Found:
     origin: Origin
 
 
-@dataclass(slots=True, frozen=True)
-class Kept:
-    """A new result under its key, for later."""
-
-    digest: str
-    path: str
-    report: str
-    value: Value
-
-
 @dataclass(slots=True)
 class Reuse:
     """Of one decision."""
@@ -33,3 +26,10 @@ class Reuse:
     """By digest of the key; None where it was looked for and nothing is there."""
     wanted: dict[str, None] = field(default_factory=dict)
     """To be looked for before the steps that ask can go on."""
+
+
+def sha_of(value: Value) -> str:
+    """The sha256 of a value's JSON bytes; empty for one that an executor cannot have given."""
+    if value.ref:
+        return value.ref.partition("/")[2]
+    return sha256_hex(bytes(value.json)) if isinstance(value.json, msgspec.Raw) else ""

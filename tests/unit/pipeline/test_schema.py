@@ -132,7 +132,7 @@ EFFECTS: dict[tuple[str, str], Callable[[], bool]] = {
     ("step", "carry"): lambda: render(loop("until: carry > 3, carry: 7").start, {}) == 7,  # type: ignore[arg-type]  # given
     ("step", "on_limit"): lambda: loop("until: carry > 3, on_limit: ok").ok_on_limit,
     ("step", "fallback"): lambda: node(f"{READ}, fallback: b", b=READ).fallback == Fallback(node=0),
-    ("step", "cache"): lambda: node(f"{READ}, cache: {{key: k, ttl: 1m}}").cache is not None,
+    ("step", "cache"): lambda: node("tool: x, cache: {key: k, ttl: 1m}").cache is not None,
     ("step", "compensate"): lambda: node(f"{READ}, compensate: b", b=READ).compensate == 0,
     ("step", "queue"): lambda: node(f"{READ}, queue: gpu").queue == "tool-ws-gpu",
     ("step", "budget"): lambda: node("llm: {prompt: x}, budget: {usd: 1}").budget is not None,
@@ -234,7 +234,7 @@ def approval(more: str = "") -> Approval:
 
 
 def cache() -> Cache:
-    found = node(f"{READ}, cache: {{key: [x, '${{{{ inputs.a }}}}'], ttl: 1m}}", INPUTS).cache
+    found = node(f"tool: x, cache: {{key: [x, '${{{{ inputs.a }}}}'], ttl: 1m}}", INPUTS).cache
     assert found is not None
     return found
 

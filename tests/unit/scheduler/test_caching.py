@@ -12,7 +12,7 @@ from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import encode, inline
 from headrace.contracts.decisions import Origin
 from headrace_scheduler.caching import LOOK_AHEAD
-from headrace_scheduler.reuse import Found, Kept, Reuse
+from headrace_scheduler.reuse import Found, Reuse
 
 TTL_MS = 3_600_000
 ORIGIN = Origin(run="earlier", path="a", report="r", at_ms=NOON_MS - 1_000, sha256="0" * 64)
@@ -75,9 +75,10 @@ def test_a_miss_is_executed_and_its_result_kept_under_the_key() -> None:
     assert stage.order("a").attempt == 1
     stage.succeed("a", {"n": 1})
     stage.settle()
-    kept = [one for decision in stage.decisions for one in decision.kept]
+    kept = [one for decision in stage.decisions for one in decision.kept.items()]
     (completed,) = [event for event in stage.events(ev.StepCompleted) if event.path == "a"]
-    assert kept == [Kept(digest, "a", completed.report, inline({"n": 1}))] and completed.cached is None
+    origin = Origin(run=stage.run_id, path="a", report=completed.report, at_ms=NOON_MS, sha256=sha256_hex(b'{"n":1}'))
+    assert kept == [(digest, Found(inline({"n": 1}), origin))] and completed.cached is None
     assert stage.output("b") == {"n": 1}
 
 
@@ -115,8 +116,8 @@ def test_a_failure_is_not_kept_and_the_next_attempt_is_made_without_looking() ->
     assert [one for decision in stage.decisions for one in decision.kept] == []
     stage.succeed("a", 2)
     stage.settle()
-    (kept,) = [one for decision in stage.decisions for one in decision.kept]
-    assert kept.digest == stage.events(ev.StepScheduled)[0].cache_key
+    (kept,) = [digest for decision in stage.decisions for digest in decision.kept]
+    assert kept == stage.events(ev.StepScheduled)[0].cache_key
 
 
 def test_a_step_that_has_no_room_does_not_look() -> None:
@@ -144,6 +145,20 @@ def test_items_of_a_map_share_a_look_and_their_results() -> None:
     again = Stage(stage.plan, {"xs": [7, 107, 7]})
     again.settle(reuse=(reuse := Reuse({})))
     assert len(reuse.wanted) == 1
+
+
+def test_items_with_one_key_one_after_the_other_are_executed_once() -> None:
+    """What the run itself has just got is at hand without looking."""
+    steps = {"m": cached("k", foreach="inputs.xs", max_parallel=1)}
+    stage = Stage(plan(steps, inputs={"xs": {"type": "array"}}), {"xs": [1, 2, 3]})
+    stage.settle(reuse=(reuse := Reuse({})))
+    known = dict.fromkeys(reuse.wanted)
+    stage.settle(reuse=Reuse(known))
+    stage.succeed("m[0]", "once")
+    stage.settle(reuse=Reuse(known))
+    assert stage.output("m")["items"] == ["once"] * 3 and list(stage.orders()) == ["m[0]"]
+    hits = [event.cached.path for event in stage.events(ev.StepCompleted) if event.cached is not None]
+    assert hits == ["m[0]", "m[0]"]
 
 
 def test_a_key_that_an_executor_evaluates_is_asked_once() -> None:
