@@ -234,7 +234,7 @@ def approval(more: str = "") -> Approval:
 
 
 def cache() -> Cache:
-    found = node(f"tool: x, cache: {{key: [x, '${{{{ inputs.a }}}}'], ttl: 1m}}", INPUTS).cache
+    found = node("tool: x, cache: {key: [x, '${{ inputs.a }}'], ttl: 1m}", INPUTS).cache
     assert found is not None
     return found
 
