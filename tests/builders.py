@@ -61,6 +61,7 @@ REVIEW = {
     "tidy": {"needs": ["fix"], "tool": "demo.tidy", "with": {}, "fallback": {"value": 0}, "compensate": "untidy"},
     "go": {"needs": ["fix"], "signal": {"name": "go"}},
     "ok": {"needs": ["fix"], "approval": {"message": "Publish?", "by": ["lead"]}},
+    "tell": {"needs": ["fix"], "emit": {"name": "told", "data": {"n": 1}}},
     "untidy": {"tool": "demo.untidy", "with": {}},
     "route": {
         "needs": ["fix"],
@@ -226,6 +227,7 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ),
         ev.ApprovalGranted(path="ok", answer="0f1e2d3c4b5a69788796a5b4c3d2e1f0", by="lead", comment="at last"),
         ev.ApprovalDenied(path="ok", answer="0f1e2d3c4b5a69788796a5b4c3d2e1f0", by="lead", comment="not yet"),
+        ev.EmitStarted(path="tell", name="told", event="7b1e", data=inline({"n": 1}), hops=1),
         ev.LoopStarted(path="poll", carry=inline({"page": 1})),
         ev.ScopeStarted(path="route", attempt=1, due_ms=NOON_MS + 60_000, case=1),
         ev.TimerSet(
@@ -344,6 +346,7 @@ def example_messages() -> dict[str, Message]:
             ),
             stepid="ok",
         ),
+        message(ev.EventPublished, ev.Published(step="tell", event="7b1e"), stepid="tell"),
         message(ev.CancelRequested, ev.Reason(reason="no longer needed")),
         message(ev.PauseRequested, ev.Reason(reason="maintenance")),
         message(ev.ResumeRequested, ev.Reason()),

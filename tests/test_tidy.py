@@ -35,6 +35,8 @@ TESTED_BY = {
     "headrace_scheduler/ends": "unit/scheduler/test_nesting.py",
     "headrace_scheduler/answering": "unit/scheduler/test_approvals.py",
     "headrace_scheduler/approval_intake": "integration/scheduler/test_approve_command.py",
+    "headrace_scheduler/emits": "unit/scheduler/test_emitting.py",
+    "headrace_scheduler/outbox": "unit/scheduler/test_emitting.py",
     "headrace_scheduler/questions": "unit/scheduler/test_approvals.py",
     "headrace_scheduler/reuse": "unit/scheduler/test_caching.py",
     "headrace_scheduler/signalling": "unit/scheduler/test_signals.py",
@@ -83,6 +85,7 @@ TESTED_BY = {
     "headrace/contracts/money": "unit/pipeline/test_prices.py",
     "headrace/contracts/names": "contracts/test_schemas.py",
     "headrace/contracts/pseudo": "contracts/test_codec.py",
+    "headrace/contracts/run_inputs": "contracts/test_codec.py",
     # the language's table, what checking gives, and which names are known where, show in what is accepted and refused
     "headrace/pipeline/checked": "unit/pipeline/test_numbering.py",
     "headrace/pipeline/cache_rules": "unit/pipeline/test_bad_files.py",

@@ -185,5 +185,12 @@ BODIES: Final[dict[str, Body]] = {
             fails_for_all=True,
             acts=_approvals,
         ),
+        Body(
+            "emit",
+            lambda source, **how: {"emit": {"name": "told", "data": expr(source)}},
+            lambda value, nth=0: None,
+            lambda when, source: {"emit": {"name": "told", "data": expr(f"({when}) ? 1 / inputs.zero : {source}")}},
+            null=True,
+        ),
     )
 }

@@ -102,6 +102,7 @@ class RunHistory:
         self.signals: dict[str, str] = {}
         self.answers: dict[str, ev.ApprovalGiven] = {}
         self.forked: ev.RunForked | None = None
+        self.published: set[str] = set()
 
     def complain(self, text: str) -> None:
         """Note what may not be."""
@@ -126,6 +127,8 @@ class RunHistory:
                 self._claimed(seq, message)
             case ev.SignalReceived():
                 self.signals[message.id] = message.id
+            case ev.EventPublished():
+                self.published.add(message.data.step)
             case ev.ApprovalGiven():
                 self.answers.setdefault(message.data.step, message)
             case ev.ChildReported():
@@ -270,13 +273,18 @@ class RunHistory:
             case ev.StepCancelled():
                 self.end(seq, time_ms, event.path, "cancelled")
             case _:
-                self._begun(seq, time_ms, event)
+                self._begun(seq, time_ms, message, event)
 
-    def _begun(self, seq: int, time_ms: int, event: ev.DecisionEvent) -> None:
+    def _begun(self, seq: int, time_ms: int, message: ev.RunDecided, event: ev.DecisionEvent) -> None:
         match event:
             case ev.ApprovalRequested():
                 step = self._begin(seq, event.path)
                 step.phase, step.timer, step.timer_due_ms, step.asked = "sleeping", "approval", event.due_ms, event.hash
+            case ev.EmitStarted():
+                step = self._begin(seq, event.path)
+                step.phase, step.timer, step.timer_due_ms = "sleeping", "emit", 0
+                if event.event != ids.event_id(event.__struct_config__.tag, message.tenant, self.run, event.path):
+                    self.complain(f"{seq}: the id of the event of {event.path} does not recompute")
             case ev.ApprovalGranted() | ev.ApprovalDenied():
                 self._answer(seq, event)
             case ev.ForeachStarted():
@@ -433,6 +441,9 @@ class RunHistory:
                 self.complain(f"{seq}: {event.path} completed though its child did not")
         elif step.phase == "inside":
             self._leave(seq, step, event.path)
+        elif step.phase == "sleeping" and step.timer == "emit":
+            if event.path not in self.published:
+                self.complain(f"{seq}: {event.path} completed, and its event is not known to be stored")
         elif event.report:
             self.complain(f"{seq}: {event.path} completed by a report while it was {step.phase}")
         elif step.phase == "sleeping" and time_ms < step.timer_due_ms - SKEW_MS:

@@ -7,7 +7,7 @@ import msgspec
 
 from headrace.contracts import codec, pseudo, subjects
 from headrace.contracts import events as ev
-from tests.simulation import answers, forks, keys, schedules
+from tests.simulation import answers, forks, keys, schedules, tellers
 from tests.simulation.automaton import RunHistory, Steps
 from tests.simulation.broker import Ack
 from tests.simulation.host import EPOCH_MS
@@ -33,6 +33,7 @@ def violations(record: Record) -> list[str]:
     found += schedules.violations(record)
     found += keys.violations(record)
     found += answers.violations(record)
+    found += tellers.violations(record)
     found += [f"{stored.stream} {stored.seq}: parked {stored.subject}" for stored in record.history[subjects.DEAD]]
     found += [
         f"liveness: {what} is not done {record.virtual_s:.0f} s after the beginning" for what in record.unfinished
@@ -42,7 +43,13 @@ def violations(record: Record) -> list[str]:
 
 def _read(record: Record) -> dict[str, RunHistory]:
     """Every run's history, with the acknowledgements of orders at their places."""
-    every = (*known(), *map(schedules.definition, ("once", "all", "none")), *keys.definitions(), *answers.definitions())
+    every = (
+        *known(),
+        *map(schedules.definition, ("once", "all", "none")),
+        *keys.definitions(),
+        *answers.definitions(),
+        *tellers.definitions(),
+    )
     definitions: dict[str, Steps] = {one.digest: msgspec.json.decode(one.data)["main"]["steps"] for one in every}
     runs: dict[str, RunHistory] = {}
     orders: dict[int, tuple[str, str, int, int, str]] = {}

@@ -21,7 +21,7 @@ from headrace.contracts.errors import RetryableError, UnknownOutcomeError
 from headrace.runtime.eventlog import Stored
 from headrace.runtime.lease import Leases
 from headrace.runtime.streams import consumer_specs, stream_specs
-from tests.simulation import answers, keys, processes, schedules
+from tests.simulation import answers, keys, processes, schedules, tellers
 from tests.simulation.broker import Ack, SimServer
 from tests.simulation.faults import START, Faults, drawn
 from tests.simulation.host import Host, SimClock
@@ -123,7 +123,7 @@ def build(seed: int, faults: Faults, *, settled: bool) -> World:
 
     hosts = [host(f"scheduler-{n}", processes.scheduler, n) for n in range(SCHEDULERS)]
     hosts += [host(f"executor-{n}", processes.executor(outside), 10 + n) for n in range(EXECUTORS)]
-    commands = [*asked(seed), *schedules.asked(seed), *keys.asked(seed), *answers.asked(seed)]
+    commands = [*asked(seed), *schedules.asked(seed), *keys.asked(seed), *answers.asked(seed), *tellers.asked(seed)]
     commands.sort(key=lambda command: (command.at_s, command.id))
     world = World(
         seed,
@@ -168,7 +168,10 @@ def ask(world: World, asked: Asked) -> None:
 async def _live(world: World) -> None:
     loop = world.loop
     more = [one for one in (keys.chosen(world.seed), answers.chosen(world.seed)) if one is not None]
-    begin(world, (*pipelines(), *more))
+    begin(world, (*pipelines(), *more, *(tellers.definitions() if tellers.chosen(world.seed) else ())))
+    if tellers.chosen(world.seed):
+        subject = subjects.definition(TENANT, tellers.HEARER)
+        world.server.publish(subject, tellers.registration(), msg_id="", expected=None, headers={})
     if kind := schedules.catch_up(world.seed):
         _deploy(world, kind)
     world.client.start()
@@ -207,7 +210,8 @@ def unfinished(world: World) -> list[str]:
     unanswered = [one.id for one in world.asked if not outcomes.of_subject(subjects.outcome(TENANT, one.id))]
     unsettled = schedules.unsettled(list(runs.messages.values())) if schedules.catch_up(world.seed) else []
     kept = keys.held(list(runs.messages.values())) if keys.chosen(world.seed) else []
-    return [*unanswered, *(run for run, ended in known.items() if not ended), *unsettled, *kept]
+    unheard = tellers.unheard(list(runs.messages.values())) if tellers.chosen(world.seed) else []
+    return [*unanswered, *(run for run, ended in known.items() if not ended), *unsettled, *kept, *unheard]
 
 
 async def _ask(world: World, host: Host) -> None:

@@ -175,7 +175,7 @@ class RunView:
                 step.status, step.count = "running", count
             case ev.LoopStarted():
                 step.status, step.count = "running", 0
-            case ev.TimerSet() | ev.SignalAwaited() | ev.ApprovalRequested():
+            case ev.TimerSet() | ev.SignalAwaited() | ev.ApprovalRequested() | ev.EmitStarted():
                 _wait(step, event)
             case ev.TimerFired() | ev.SignalTaken() | ev.ApprovalGranted() | ev.ApprovalDenied():
                 step.due_ms, step.reason = 0, _answer(event)
@@ -214,8 +214,11 @@ class RunView:
             parent.failed += status == "failed"
 
 
-def _wait(step: StepView, event: ev.TimerSet | ev.SignalAwaited | ev.ApprovalRequested) -> None:
-    step.status, step.due_ms = "waiting", event.due_ms
+def _wait(step: StepView, event: ev.TimerSet | ev.SignalAwaited | ev.ApprovalRequested | ev.EmitStarted) -> None:
+    step.status = "waiting"
+    if isinstance(event, ev.EmitStarted):
+        return
+    step.due_ms = event.due_ms
     if isinstance(event, ev.SignalAwaited):
         step.reason = f"for signal `{event.name}`"
         return
@@ -250,6 +253,7 @@ _StepEvent = (
     | ev.ApprovalRequested
     | ev.ApprovalGranted
     | ev.ApprovalDenied
+    | ev.EmitStarted
     | ev.TimerSet
     | ev.TimerFired
     | ev.ChildStarted

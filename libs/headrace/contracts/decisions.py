@@ -38,6 +38,10 @@ class RunCreated(Event, frozen=True, tag="io.headrace.run.created.v1"):
     traceparent: str = ""
     tracestate: str = ""
     durability: str = ""
+    event: Value | None = None
+    """What triggered it; None where somebody, or another run, started it."""
+    hops: int = 0
+    """How many events of runs led to it, one from another."""
     key: str = ""
     """Its concurrency key, where the pipeline has one: no step starts before the key is granted."""
 
@@ -303,6 +307,18 @@ class ApprovalDenied(Event, frozen=True, tag="io.headrace.approval.denied.v1"):
     comment: str = ""
 
 
+class EmitStarted(Event, frozen=True, tag="io.headrace.emit.started.v1"):
+    """An event is to be published to `hr.trig.<tenant>.<name>`; the message derives from this fact."""
+
+    path: str
+    name: str
+    event: str
+    """The id of the event: the same however often it is published, so whoever listens acts once."""
+    data: Value
+    hops: int
+    """How many events led here, one from another, this one included."""
+
+
 class TimerSet(Event, frozen=True, tag="io.headrace.timer.set.v1"):
     """The step waits: `retry` after a failed attempt, `wait` for its own sake, `deferred` on an executor's word."""
 
@@ -376,6 +392,7 @@ DecisionEvent = (
     | ApprovalRequested
     | ApprovalGranted
     | ApprovalDenied
+    | EmitStarted
     | TimerSet
     | TimerFired
     | ChildStarted

@@ -21,6 +21,7 @@ from headrace.contracts.decisions import ChildEnded as ChildEnded
 from headrace.contracts.decisions import ChildStarted as ChildStarted
 from headrace.contracts.decisions import CompensationStarted as CompensationStarted
 from headrace.contracts.decisions import DecisionEvent as DecisionEvent
+from headrace.contracts.decisions import EmitStarted as EmitStarted
 from headrace.contracts.decisions import Event as Event
 from headrace.contracts.decisions import FallbackStarted as FallbackStarted
 from headrace.contracts.decisions import ForeachStarted as ForeachStarted
@@ -55,6 +56,20 @@ from headrace.contracts.money import Cost as Cost
 from headrace.contracts.money import Usage as Usage
 from headrace.contracts.pseudo import CronSpec, PseudoMessage
 from headrace.contracts.rounds import RoundMessage
+from headrace.contracts.run_inputs import ApprovalGiven as ApprovalGiven
+from headrace.contracts.run_inputs import CancelRequested as CancelRequested
+from headrace.contracts.run_inputs import ChildReported as ChildReported
+from headrace.contracts.run_inputs import ChildResult as ChildResult
+from headrace.contracts.run_inputs import EventPublished as EventPublished
+from headrace.contracts.run_inputs import GivenAnswer as GivenAnswer
+from headrace.contracts.run_inputs import KeyAnswer as KeyAnswer
+from headrace.contracts.run_inputs import KeyAnswered as KeyAnswered
+from headrace.contracts.run_inputs import PauseRequested as PauseRequested
+from headrace.contracts.run_inputs import Published as Published
+from headrace.contracts.run_inputs import Reason as Reason
+from headrace.contracts.run_inputs import ResumeRequested as ResumeRequested
+from headrace.contracts.run_inputs import Signalled as Signalled
+from headrace.contracts.run_inputs import SignalReceived as SignalReceived
 
 # --- orders ------------------------------------------------------------------------------------
 
@@ -197,93 +212,6 @@ class AttemptStarted(Message, frozen=True, tag="io.headrace.attempt.started.v1")
     data: Claimed
 
 
-class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why somebody asked."""
-
-    reason: str = ""
-
-
-class CancelRequested(Message, frozen=True, tag="io.headrace.cancel.requested.v1"):
-    """Somebody asked to cancel the run."""
-
-    data: Reason
-
-
-class PauseRequested(Message, frozen=True, tag="io.headrace.pause.requested.v1"):
-    """Somebody asked to pause the run."""
-
-    data: Reason
-
-
-class ResumeRequested(Message, frozen=True, tag="io.headrace.resume.requested.v1"):
-    """Somebody asked to go on with the run."""
-
-    data: Reason
-
-
-class Signalled(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `signal-received`."""
-
-    name: str
-    payload: Value
-
-
-class SignalReceived(Message, frozen=True, tag="io.headrace.signal.received.v1"):
-    """A signal came from outside; the first step that waits for its name, or will, takes it."""
-
-    data: Signalled
-
-
-class GivenAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of `approval-given`."""
-
-    step: str
-    """The step instance that asked."""
-    hash: str
-    """Of what was shown to whoever answers."""
-    decision: str
-    """`approve` or `reject`."""
-    by: str
-    at_ms: int
-    """When the answer was taken in, by the broker's clock."""
-    comment: str = ""
-
-
-class ApprovalGiven(Message, frozen=True, tag="io.headrace.approval.given.v1"):
-    """A person has answered a step. One question has one subject, and that has one message: the first answer."""
-
-    data: GivenAnswer
-
-
-class ChildResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of `child-reported`."""
-
-    child: str
-    attempt: int
-    status: str
-    outputs: Value | None = None
-    failure: Failure | None = None
-
-
-class ChildReported(Message, frozen=True, tag="io.headrace.child.reported.v1"):
-    """A child run's end, told to its parent by the owner of both."""
-
-    data: ChildResult
-
-
-class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `key-answered`: whether the run may go on."""
-
-    key: str
-    granted: bool
-
-
-class KeyAnswered(Message, frozen=True, tag="io.headrace.key.answered.v1"):
-    """A run hears from its concurrency key."""
-
-    data: KeyAnswer
-
-
 RunMessage = (
     RunDecided
     | StepOrdered
@@ -296,6 +224,7 @@ RunMessage = (
     | ResumeRequested
     | SignalReceived
     | ApprovalGiven
+    | EventPublished
     | ChildReported
     | KeyAnswered
     | RoundMessage

@@ -53,6 +53,9 @@ CONTEXT_TOKENS: Final = 200_000
 """What a call is counted as reading where neither its length nor the model's window is known."""
 SIGNALS_MAX: Final = 1_000
 """Signals that one run is sent: each is kept until a step takes it."""
+EVENT_HOPS_MAX: Final = 10
+"""Events that lead one to another through runs, as deep as child runs nest. A pipeline that triggers itself ends here,
+and one that does so twice a run has started a thousand runs by then."""
 HOLDERS_LOST_MAX: Final = 3
 """An order whose holder died this often fails the attempt as `executor_lost`: it probably kills its holders."""
 OFFERS_OUT_MAX: Final = 512

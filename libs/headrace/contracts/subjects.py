@@ -5,7 +5,7 @@
 | HR_RUNS_n      | scheduler: decision, order, input; executor: report | scheduler, step-executor, monitor, anyone |
 | HR_COMMANDS    | anyone with permission                              | scheduler (work queue)                    |
 | HR_OUTCOMES    | scheduler                                           | whoever sent the command                  |
-| HR_TRIGGERS    | anyone with permission                              | scheduler                                 |
+| HR_TRIGGERS    | anyone with permission, scheduler                   | scheduler                                 |
 | HR_DEFINITIONS | scheduler                                           | scheduler, monitor                        |
 | HR_TOOLS       | tool-registry                                       | tool-registry, step-executor, monitor     |
 | HR_SESSIONS    | session-store                                       | session-store, monitor                    |

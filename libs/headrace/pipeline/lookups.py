@@ -14,6 +14,8 @@ from headrace.pipeline.references import Reference
 from headrace.pipeline.scopes import Scope
 from headrace.pipeline.validate import Report, near
 
+EVENT_FIELDS: Final = ("id", "type", "source", "time", "subject", "data", "due")
+"""Of what triggered a run; `due` is that of a schedule, the others are a CloudEvent's."""
 RUN_FIELDS: Final = ("id", "started_at", "attempt", "labels")
 _IN_LOOP: Final = {"item": "foreach", "index": "foreach", "carry": "while` or `until", "iteration": "while` or `until"}
 _PER_ITEM: Final = ("where", "select")
@@ -139,6 +141,8 @@ class Lookups:
                 return self._run_problem(below)
             case "event" | "secrets" if "steps" in scope.roots and f"name:{root}" in self.pending:
                 return *self._pending(f"`{root}`", f"name:{root}"), root
+            case "event" if below and below[0] not in EVENT_FIELDS:
+                return "E1205", f"an event has no `{below[0]}`", near(below[0], EVENT_FIELDS), below[0]
             case "secrets" if not below:
                 return "E1305", "`secrets` alone is no value", "name one: `secrets.<NAME>`", root
             case "inputs" | "vars" if below and below[0] not in self.declared[root]:

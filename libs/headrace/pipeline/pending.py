@@ -12,7 +12,6 @@ _COST: Final = "prices and budgets"
 _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
-    "step.emit": "events out of runs",
     "step.on_unknown=ask": _WAITING,
     "step.queue": "queues with a label",
     "step.version": "pinned versions of tools",
@@ -23,6 +22,5 @@ PENDING: Final[Mapping[str, str]] = {
     "llm.session": _MODELS,
     "llm.stream": _MODELS,
     "name:models": _MODELS,
-    "name:event": "the event of a run",
 }
 """Entry → what it waits for. A key that only stands beside a pending one (`carry` beside `while`) needs no entry."""

@@ -43,7 +43,13 @@ def stream_specs(*, run_streams: int = 1, replicas: int = 1) -> tuple[StreamSpec
             replicas=replicas,
         ),
         StreamSpec(subjects.OUTCOMES, ("hr.outcome.>",), max_age_s=OUTCOMES_AGE_S, replicas=replicas),
-        StreamSpec(subjects.TRIGGERS, ("hr.trig.>",), max_age_s=TRIGGERS_AGE_S, replicas=replicas),
+        StreamSpec(
+            subjects.TRIGGERS,
+            ("hr.trig.>",),
+            retention="workqueue",  # so that what its durable skipped is found: the first message that it still holds
+            max_age_s=TRIGGERS_AGE_S,
+            replicas=replicas,
+        ),
         StreamSpec(subjects.DEFINITIONS, ("hr.def.>",), replicas=replicas),
         StreamSpec(subjects.TOOLS, ("hr.tool.>",), replicas=replicas),
         StreamSpec(subjects.SESSIONS, ("hr.ses.>",), compression=True, replicas=replicas),

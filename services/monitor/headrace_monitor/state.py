@@ -19,6 +19,7 @@ from headrace.contracts.events import (
     ChildEnded,
     ChildStarted,
     DecisionEvent,
+    EmitStarted,
     ForeachStarted,
     LoopStarted,
     RunBlocked,
@@ -158,7 +159,7 @@ def _step(event: DecisionEvent) -> tuple[str, str] | None:
             return path, "scheduled"
         case TimerSet(path=path, timer=timer):
             return path, "retrying" if timer == "retry" else "waiting"
-        case SignalAwaited(path=path) | ApprovalRequested(path=path):
+        case SignalAwaited(path=path) | ApprovalRequested(path=path) | EmitStarted(path=path):
             return path, "waiting"
         case ForeachStarted(path=path) | LoopStarted(path=path) | ScopeStarted(path=path) | ChildStarted(path=path):
             return path, "running"

@@ -147,6 +147,7 @@ async def _create(partition: "Partition", parent: Run, inst: Inst, begun: ev.Chi
             traceparent=parent.traceparent,
             tracestate=parent.tracestate,
             durability=parent.durability,
+            hops=parent.hops,
             key=key,
             attempt=attempt,
         ),

@@ -11,6 +11,7 @@ from headrace.contracts.errors import CorruptError, HeadraceError, MalformedMess
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan
 from headrace.runtime.eventlog import Broker
+from headrace_scheduler.emits import is_emitting
 from headrace_scheduler.records import Run
 from headrace_scheduler.state import created, evolve
 
@@ -41,6 +42,8 @@ def doubt(run: Run, message: ev.RunDecided) -> str:
             inst = run.get(event.path)
             if inst is None or inst.answer is None or inst.answer.id != event.answer:
                 return f"decision {version} takes answer {event.answer} for `{event.path}`, which is missing"
+        if isinstance(event, ev.StepCompleted) and (inst := run.get(event.path)) is not None and is_emitting(inst):
+            return f"decision {version} ends `{event.path}`, whose event is not known to be stored: that is missing"
         if isinstance(event, ev.StepCompleted) and event.report and event.output is None:
             inst = run.get(event.path)
             if inst is None or inst.report is None or inst.report.id != event.report:

@@ -24,6 +24,8 @@ from headrace_scheduler.approvals import settle_approval
 from headrace_scheduler.caching import keep
 from headrace_scheduler.containers import ask_outputs
 from headrace_scheduler.draft import Writer
+from headrace_scheduler.emits import is_emitted
+from headrace_scheduler.emitting import settle_emit
 from headrace_scheduler.ends import fail_attempt
 from headrace_scheduler.paths import OUTPUTS, is_inside
 from headrace_scheduler.questions import is_answered
@@ -161,8 +163,8 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
 
 
 def _is_called(run: Run, plan: Plan, inst: Inst) -> bool:
-    """Somebody has sent what a step waits for."""
-    return is_answered(inst) or is_heard(run, plan, inst)
+    """What a step waits for has come."""
+    return is_answered(inst) or is_emitted(inst) or is_heard(run, plan, inst)
 
 
 def _due_ms(run: Run, inst: Inst) -> int:
@@ -391,6 +393,8 @@ def _fire(writer: Writer, inst: Inst) -> None:
         case "wait":
             writer.emit(ev.TimerFired(path=inst.path, timer="wait"))
             writer.emit(ev.StepCompleted(path=inst.path, output=NULL))
+        case "emit":
+            settle_emit(writer, inst)
         case "approval":
             settle_approval(writer, node_of(writer.plan, inst.path), inst)
         case "signal":

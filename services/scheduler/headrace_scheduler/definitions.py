@@ -109,6 +109,15 @@ class Definitions:
         if stored is not None:
             await self.fold.reach(stored.seq, within_s=names.REQUEST_DEADLINE_S)
 
+    async def catch_up_with_all(self) -> None:
+        """Return when everything that is registered by now is folded: what was armed before an event hears it.
+
+        Raises:
+            UnavailableError: not in time.
+        """
+        position = await self._broker.position(subjects.DEFINITIONS)
+        await self.fold.reach(position.last_seq, within_s=names.REQUEST_DEADLINE_S)
+
 
 def _key(entry: tuple[tuple[str, str], object]) -> tuple[str, str]:
     return entry[0]

@@ -216,8 +216,10 @@ class Intake:
         labels: dict[str, str],
         request: str,
         event: dict[str, Any] | None = None,
+        hops: int = 0,
     ) -> None:
-        """Append the first decision of a run, once. `event` is what triggered it, for its concurrency key.
+        """Append the first decision of a run, once. `event` is what triggered it, `hops` how many events of
+        runs led to it.
 
         Raises:
             RefusedError: the inputs do not fit, nobody could serve it, or a price is not known; every reason is there.
@@ -239,6 +241,8 @@ class Intake:
             traceparent=cause.traceparent,
             tracestate=cause.tracestate,
             durability=self._durability,
+            event=None if event is None else await self.store(cause.tenant, run_id, event),
+            hops=hops,
             key=key_text(plan, complete, event, now_ms=now_ms),
         )
         await self.create(

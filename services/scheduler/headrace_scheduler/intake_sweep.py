@@ -1,4 +1,4 @@
-"""Commands that the work queue forgot: seen in the stream, and brought back by making the durable afresh.
+"""Commands and events that a work queue forgot: seen in the stream, and brought back by making the durable afresh.
 
 Consumers have been seen to skip messages and to vanish. A work-queue stream holds a message until it is acknowledged,
 so a first message at or below what the durable believes acknowledged is lost to it for ever. The durable is then
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from headrace.contracts import names, subjects
+from headrace.contracts import names
 from headrace.contracts.errors import ConsumerGoneError, RetryableError, UnknownOutcomeError
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
@@ -25,12 +25,13 @@ class IntakeSweep:
     """`run` is a supervised child.
 
     Args:
+        durable: Of the work queue to look at.
         may_act: True in one scheduler of all, more or less: acting twice costs a redelivery.
     """
 
-    def __init__(self, broker: Broker, *, clock: Clock, may_act: Callable[[], bool]) -> None:
+    def __init__(self, broker: Broker, durable: str, *, clock: Clock, may_act: Callable[[], bool]) -> None:
         self._broker, self._clock, self._may_act = broker, clock, may_act
-        self._spec = next(spec for spec in consumer_specs({}) if spec.durable == subjects.INTAKE_CONSUMER)
+        self._spec = next(spec for spec in consumer_specs({}) if spec.durable == durable)
         self.made_afresh = 0
 
     async def run(self) -> None:

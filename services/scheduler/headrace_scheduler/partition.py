@@ -22,7 +22,7 @@ from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan
 from headrace.runtime.eventlog import Stored, Tail
 from headrace.runtime.park import park
-from headrace_scheduler import children, damage, snapshots
+from headrace_scheduler import children, damage, outbox, snapshots
 from headrace_scheduler.appending import RETRY_S, Appender
 from headrace_scheduler.cache_store import CacheStore
 from headrace_scheduler.decide import Limits, decide, next_due_ms
@@ -280,6 +280,7 @@ class Partition:
         if entry.stall is not None:
             await self._appender.send(entry, entry.stall.decision(entry.run.version + 1, self.shared.clock.now_ms()))
             return
+        outbox.publish_events(self.shared, entry)
         failure = await self.publisher.publish_missing(entry)
         if failure is None:
             await self._decide(entry)
@@ -307,7 +308,9 @@ class Partition:
             self.shared.room.wait(run.tenant, limits.refused, run.run, lambda: self.follow(run.run))
         if decision is None:
             due_ms = next_due_ms(run, entry.plan, now_ms=now_ms)
-            if run.unordered or children.is_unsettled(self, entry):  # what does not show in the log may be lost
+            if (
+                run.unordered or outbox.is_unsettled(run) or children.is_unsettled(self, entry)
+            ):  # what does not show in the log may be lost
                 again_ms = now_ms + int(REPUBLISH_S * 1000)
                 due_ms = again_ms if due_ms is None else min(due_ms, again_ms)
             if due_ms != entry.due_ms:

@@ -169,6 +169,10 @@ class Inst(msgspec.Struct, omit_defaults=True):
     question: str = ""
     """Of a step that asks a person: the hash of what it shows."""
     answer: Answer | None = None
+    emitting: ev.EmitStarted | None = None
+    """The event that it publishes, and that the broker is not known to have stored."""
+    emitted: bool = False
+    """The broker has; no decision has dealt with it yet."""
     child: str = ""
     begun: ev.ChildStarted | None = None
     """What the child's first decision derives from."""
@@ -202,6 +206,8 @@ class Run(msgspec.Struct, omit_defaults=True):
     correlation: str = ""
     attempt: int = 1
     """Which try of the same work it is."""
+    event: Value | None = None
+    hops: int = 0
     key: str = ""
     """The text of its concurrency key, if it has one."""
     key_answer: str = ""

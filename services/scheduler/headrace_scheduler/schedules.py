@@ -1,5 +1,7 @@
 """Schedules and the world: what the newest definitions want of each, and how a due instant becomes a run."""
 
+from typing import Any
+
 from headrace.contracts import commands as cmd
 from headrace.contracts import ids, pseudo
 from headrace.contracts.canonical import blake2b_hex, canonical_json
@@ -49,10 +51,11 @@ class Schedules:
             RetryableError: not now. UnknownOutcomeError: perhaps.
         """
         event = {"due": rfc3339(due_ms)}
-        values = {"event": event, NOW: due_ms}
+        values: dict[str, Any] = {"event": event, NOW: due_ms}
         try:
             plan = await self._plans.get(cron.tenant, digest)
             trigger = plan.crons[cron.trigger]
+            values["vars"] = dict(plan.vars)
             if trigger.when and not evaluate_condition(compile_expression(trigger.when), values):
                 return pseudo.TriggerSkipped(due_ms=due_ms)
             inputs = render(compile_template(trigger.inputs), values)

@@ -97,7 +97,6 @@ class Scheduler:
             schedules=Schedules(definitions, plans, self._intake),
             snapshots_on=config.snapshots,
         )
-        self._sweep = IntakeSweep(broker, clock=clock, may_act=lambda: self.leases.may_decide(0))
         self._intake_handback = IntakeHandBack(
             broker, clock=clock, members=lambda: self.leases.members, may_act=lambda: self.leases.may_decide(0)
         )
@@ -138,7 +137,9 @@ class Scheduler:
         start("scheduler.handback", self.handback.run)
         start("scheduler.admission", self._admission.run)
         start("scheduler.presence", self._presence.run)
-        start("scheduler.intake-sweep", self._sweep.run)
+        for durable in (subjects.INTAKE_CONSUMER, subjects.TRIGGER_CONSUMER):
+            sweep = IntakeSweep(self._broker, durable, clock=self._clock, may_act=lambda: self.leases.may_decide(0))
+            start(f"scheduler.{durable.lower()}-sweep", sweep.run)
         start("scheduler.intake-handback", self._intake_handback.run)
         start(
             "scheduler.intake",

@@ -18,6 +18,7 @@ from headrace_scheduler.caching import digest_to_try
 from headrace_scheduler.containers import finish_scope, next_item, next_iteration, open_loop, open_scope, open_window
 from headrace_scheduler.deadlines import step_deadline_ms
 from headrace_scheduler.draft import Writer
+from headrace_scheduler.emitting import start_emit
 from headrace_scheduler.orders import content_for, evaluable_here
 from headrace_scheduler.paths import evaluation
 from headrace_scheduler.records import FANNED, INSIDE, ORDERED, STANDING, TURNING, Inst, Place
@@ -184,6 +185,8 @@ def start_instance(writer: Writer, node: Node, path: str) -> None:
             request_approval(writer, node, path)
         case "tool" | "llm" if node.cache is not None:
             _order_unless_cached(writer, node, path)
+        case "emit":
+            start_emit(writer, node, path)
         case "wait":
             _start_wait(writer, node, path)
         case _:

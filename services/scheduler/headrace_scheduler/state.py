@@ -19,7 +19,7 @@ from headrace.contracts import events as ev
 from headrace.contracts import names, rounds
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import ROOT, Plan, node_of
-from headrace_scheduler import questions
+from headrace_scheduler import emits, questions
 from headrace_scheduler.deadlines import attempt_window_ms
 from headrace_scheduler.forking import take_over
 from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in, store_items
@@ -91,8 +91,8 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             return _evolve_control(run, message)
         case ev.SignalReceived():
             return _evolve_signal(run, message)
-        case ev.ApprovalGiven():
-            return questions.hear(run, message)
+        case ev.ApprovalGiven() | ev.EventPublished():
+            return questions.hear(run, message) if isinstance(message, ev.ApprovalGiven) else emits.hear(run, message)
         case ev.ChildReported():
             return _evolve_child(run, message)
         case ev.KeyAnswered():
@@ -264,10 +264,8 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             inst.scheduled_ms, inst.begun = at_ms, event
         case ev.SignalAwaited() | ev.SignalTaken() | ev.FallbackStarted() | ev.CompensationStarted():
             _apply_called(run, plan, event, at_ms)
-        case ev.ApprovalRequested() | ev.ApprovalGranted() | ev.ApprovalDenied():
-            questions.apply(run, plan, event, at_ms)
-        case ev.ChildEnded():
-            pass  # for readers: the step's own end follows in the same decision
+        case ev.ApprovalRequested() | ev.ApprovalGranted() | ev.ApprovalDenied() | ev.EmitStarted() | ev.ChildEnded():
+            _apply_outside(run, plan, event, at_ms)
         case _:
             _apply_run(run, plan, event, at_ms)
 
@@ -332,6 +330,21 @@ def _apply_called(
             call_standby(run, plan, event.path, node)
 
 
+def _apply_outside(
+    run: Run,
+    plan: Plan,
+    event: ev.ApprovalRequested | ev.ApprovalGranted | ev.ApprovalDenied | ev.EmitStarted | ev.ChildEnded,
+    at_ms: int,
+) -> None:
+    match event:
+        case ev.EmitStarted():
+            emits.apply(run, plan, event, at_ms)
+        case ev.ChildEnded():
+            pass  # for readers: the step's own end follows in the same decision
+        case _:
+            questions.apply(run, plan, event, at_ms)
+
+
 def _apply_opened(
     run: Run,
     plan: Plan,
@@ -364,6 +377,7 @@ def _apply_created(run: Run, plan: Plan, event: ev.RunCreated, at_ms: int) -> No
     run.created_ms, run.deadline_ms, run.inputs = at_ms, event.deadline_ms, event.inputs
     run.labels, run.request, run.durability = event.labels, event.request, event.durability
     run.key, run.attempt = event.key, event.attempt
+    run.event, run.hops = event.event, event.hops
     run.parent, run.parent_path, run.depth = event.parent, event.parent_path, event.depth
     run.open = open_block(run, plan, plan.blocks[ROOT], "")
 

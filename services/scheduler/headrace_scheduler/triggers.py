@@ -28,6 +28,7 @@ from headrace.runtime.eventlog import Broker, Delivery, Stored
 from headrace.runtime.park import park
 from headrace_scheduler.definitions import Definitions
 from headrace_scheduler.intake import CRASHES_MAX, RETRY_S, Intake, check_headers
+from headrace_scheduler.outbox import HOPS
 from headrace_scheduler.plans import Plans
 
 log = logging.getLogger("headrace.scheduler")
@@ -48,14 +49,15 @@ class Triggers:
         """Start what listens; a start that is refused is parked with its reason and does not stop the others."""
         stored = delivery.stored
         try:
-            tenant, name, event = _decode(stored)
+            tenant, name, event, hops = _decode(stored)
         except MalformedMessageError as error:
             await self._park(stored, error.failure(), delivery.deliveries)
             await delivery.ack()
             return
         try:
+            await self._definitions.catch_up_with_all()
             for pipeline, digest, trigger in self._definitions.listening(tenant, name):
-                await self._start(stored, tenant, pipeline, digest, trigger, event)
+                await self._start(stored, (tenant, pipeline, digest), trigger, event, hops=hops)
         except (RetryableError, UnknownOutcomeError, TimeoutError) as error:
             log.warning("trigger.waits", extra={"trigger": name, "why": str(error)})
             await delivery.nak(delay_s=RETRY_S)
@@ -71,14 +73,22 @@ class Triggers:
         await delivery.ack()
 
     async def _start(
-        self, stored: Stored, tenant: str, pipeline: str, digest: str, trigger: ev.TriggerSpec, event: dict[str, Any]
+        self,
+        stored: Stored,
+        listening: tuple[str, str, str],
+        trigger: ev.TriggerSpec,
+        event: dict[str, Any],
+        *,
+        hops: int,
     ) -> None:
-        values = {"event": event, NOW: stored.time_ms}  # what happened decides, not when it was taken
+        tenant, pipeline, digest = listening
+        values: dict[str, Any] = {"event": event, NOW: stored.time_ms}  # what happened decides, not when it was taken
         try:
+            plan = await self._plans.get(tenant, digest)
+            values["vars"] = dict(plan.vars)
             if trigger.when and not evaluate_condition(compile_expression(trigger.when), values):
                 return
             inputs = render(compile_template(trigger.inputs), values)
-            plan = await self._plans.get(tenant, digest)
             run_id = blake2b_hex(canonical_json([pipeline, event["id"]]))
             cause = cmd.RunStart(
                 specversion=SPECVERSION,
@@ -92,7 +102,7 @@ class Triggers:
             )
             request = blake2b_hex(canonical_json([pipeline, event]))
             await self._intake.create_run(
-                plan, cause, run_id=run_id, inputs=inputs, labels={}, request=request, event=event
+                plan, cause, run_id=run_id, inputs=inputs, labels={}, request=request, event=event, hops=hops
             )
             log.info("trigger.started", extra={"run_id": run_id, "pipeline": pipeline})
         except (TerminalError, ExpressionError) as error:
@@ -109,8 +119,9 @@ class Triggers:
         )
 
 
-def _decode(stored: Stored) -> tuple[str, str, dict[str, Any]]:
-    """(tenant, trigger name, event) of a CloudEvent, structured or binary, or of plain JSON."""
+def _decode(stored: Stored) -> tuple[str, str, dict[str, Any], int]:
+    """(tenant, trigger name, event, hops) of a CloudEvent, structured or binary, or of plain JSON. What a run emits
+    says how many events led to it; what comes from outside is the first."""
     tokens = stored.subject.split(".")
     if len(tokens) != 4:
         message = f"a trigger's subject is hr.trig.<tenant>.<name>, not {stored.subject}"
@@ -128,4 +139,8 @@ def _decode(stored: Stored) -> tuple[str, str, dict[str, Any]]:
         event = {key: lower[f"ce-{key}"] for key in EVENT_FIELDS if f"ce-{key}" in lower}
         event["data"] = raw
     event["id"] = str(event.get("id") or lower.get("nats-msg-id") or f"{stored.stream}-{stored.seq}")
-    return tokens[2], tokens[3], event
+    hops = raw.get(HOPS, 0) if isinstance(raw, dict) and "specversion" in raw else 0
+    if type(hops) is not int or hops < 0:
+        message = f"{HOPS} is a number of events, not {str(hops)[:80]!r}"
+        raise MalformedMessageError(message)
+    return tokens[2], tokens[3], event, hops

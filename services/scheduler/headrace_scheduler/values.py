@@ -20,6 +20,8 @@ from headrace_scheduler.paths import scope_of
 from headrace_scheduler.records import FAILED, SKIPPED, STANDING, SUCCEEDED, Inst, Run
 
 Bindings = dict[str, Value]
+_NO_EVENT: Final = inline({})
+"""Somebody, or another run, started it: `event.?data.orValue(x)` is x, and `event.data` says that there is none."""
 _STATUS: Final = {SUCCEEDED: "succeeded", FAILED: "failed", STANDING: "failed", SKIPPED: "skipped"}
 
 
@@ -56,6 +58,8 @@ def _lookup(run: Run, plan: Plan, path: str, name: str) -> Value | None:
             return run.inputs
         case "vars":
             return inline(dict(plan.vars))
+        case "event":
+            return _NO_EVENT if run.event is None else run.event
         case "run":
             return inline({"id": run.run, "started_at": run.created_ms, "attempt": run.attempt, "labels": run.labels})
     loop, _, depth = root.partition("_")

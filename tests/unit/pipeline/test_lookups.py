@@ -86,6 +86,15 @@ BAD = [
         ],
     ),
     (
+        "pipeline: p\ntriggers: [{event: e, when: event.dat.x == 1, inputs: {n: '${{ event.body }}'}}]\n"
+        "inputs: {n: {}}\nsteps: {a: {transform: '${{ event.data.x + event.nr }}'}}\n",
+        [
+            "2:35: E1205 an event has no `dat`; did you mean `data`?",
+            "2:70: E1205 an event has no `body`; known are id, type, source, time, subject, data, due",
+            "4:50: E1205 an event has no `nr`; known are id, type, source, time, subject, data, due",
+        ],
+    ),
+    (
         HEAD + "  a: {transform: '${{ run.attemt }}'}\n  b: {switch: [{when: 1 + 1, steps: {c: {tool: x}}}]}\n",
         [
             "3:27: E1205 a run has no `attemt`; did you mean `attempt`?",

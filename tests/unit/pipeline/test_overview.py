@@ -11,7 +11,7 @@ inputs: {files: {type: array, default: [a, b, c]}, deep: {type: boolean}}
 vars: {langs: [de, en]}
 defaults: {timeout: 30s, retry: {attempts: 3}}
 limits: {deadline: 2h, max_parallel: 4, budget: {usd: 2.5}, concurrency: {key: "${{ inputs.deep }}", max: 2}}
-triggers: [{cron: 0 6 * * *}, {event: pushed, when: event.ok}]
+triggers: [{cron: 0 6 * * *}, {event: pushed, when: event.data.ok}]
 steps:
   list: {tool: fs.glob, with: {pattern: "*"}}
   each: {foreach: inputs.files, as: file, max_parallel: 2, llm: {prompt: "${{ file }}"}}
@@ -72,7 +72,7 @@ def test_limits_and_triggers_are_told() -> None:
         "concurrency": {"key": "${{ inputs.deep }}", "max": 2, "on_excess": "queue"},
     }
     assert found["triggers"] == [
-        {"event": "pushed", "when": "event.ok"},
+        {"event": "pushed", "when": "event.data.ok"},
         {"cron": "0 6 * * *", "timezone": "UTC", "catch_up": "once"},
     ]
     assert found["outputs"] == {"r": "${{ steps.end.output }}"}

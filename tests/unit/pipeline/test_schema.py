@@ -60,7 +60,7 @@ EFFECTS: dict[tuple[str, str], Callable[[], bool]] = {
     ("pipeline", "steps"): lambda: len(plan(b=READ).nodes) == 2,
     ("pipeline", "labels"): lambda: plan("labels: {team: core}").labels == {"team": "core"},
     ("trigger", "event"): lambda: plan("triggers: [{event: e}]").triggers[0].event == "e",
-    ("trigger", "when"): lambda: plan("triggers: [{event: e, when: event.x}]").triggers[0].when == "event.x",
+    ("trigger", "when"): lambda: plan("triggers: [{event: e, when: event.data.x}]").triggers[0].when == "event.data.x",
     ("trigger", "inputs"): lambda: (
         plan("inputs: {a: {}}\ntriggers: [{event: e, inputs: {a: 1}}]").triggers[0].inputs == {"a": 1}
     ),

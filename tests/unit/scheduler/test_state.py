@@ -285,6 +285,8 @@ def test_every_stored_message_of_a_run_folds(kind: str) -> None:
         events.append(ev.RunPaused(reason="x"))
     if isinstance(example, ev.ApprovalGiven):
         events.append(example_events()["io.headrace.approval.requested.v1"])
+    if isinstance(example, ev.EventPublished):
+        events.append(example_events()["io.headrace.emit.started.v1"])
     history: list[Any] = [decided(1, run_created()), decided(2, *events, id=order().decision)]
     run = folded(review_plan(), *history[:1] if isinstance(example, ev.RunDecided) else history)
     run.version = 0 if isinstance(example, ev.RunDecided) else run.version
