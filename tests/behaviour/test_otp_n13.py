@@ -86,7 +86,6 @@ ELSEWHERE: Final[dict[str, str]] = {
 ISSUES: Final[dict[str, int]] = {
     "steps that wait for somebody": 3,
     "events out of runs": 3,
-    "queues with a label": 3,
     "pinned versions of tools": 3,
     "prices and budgets": 4,
     "keeping workspaces": 3,

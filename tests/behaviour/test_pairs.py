@@ -16,7 +16,7 @@ from headrace.contracts import events as ev
 from headrace.pipeline.pending import PENDING
 from headrace.pipeline.schema import KINDS, rows
 from tests.behaviour.bodies import BESIDE, BODIES, Body, pipeline
-from tests.behaviour.world import Script, Seen, most_at_once, played
+from tests.behaviour.world import LABEL, LABELLED, Script, Seen, most_at_once, played
 
 Judge = Callable[[dict[str, Seen]], None]
 
@@ -452,6 +452,19 @@ def _cache(body: Body) -> Case:
     return Case({"it": _script(body, body.step("inputs.x") | {"foreach": [1, 2, 3]} | cached)}, judge)
 
 
+def _queue(body: Body) -> Case:
+    """Only executors with the label are given it; here that is one of them."""
+
+    def judge(seen: dict[str, Seen]) -> None:
+        run = seen["it"]
+        assert run.output("s") == body.gives(7)
+        assert {call.host for call in run.calls} <= {LABELLED}
+        queues = {one.queue for one in run.of(ev.StepScheduled)}
+        assert queues == (set() if body.at_once else {f"{body.kind}-{LABEL}"})
+
+    return Case({"it": _script(body, body.step("inputs.x") | {"queue": LABEL})}, judge)
+
+
 CASES: Final[dict[str, Callable[[Body], Case]]] = {
     "with": _with,
     "outputs": _with,
@@ -477,6 +490,7 @@ CASES: Final[dict[str, Callable[[Body], Case]]] = {
     "compensate": _compensate,
     "artifacts": _artifacts,
     "cache": _cache,
+    "queue": _queue,
     "priority": _priority,
     "labels": _plain,
 }

@@ -22,6 +22,7 @@ from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.envelope import SPECVERSION, ItemResult, Value
 from headrace.pipeline.bundle import load_text
 from headrace.runtime.blobs import MANIFEST_HEADER
+from headrace.runtime.streams import consumer_specs
 from headrace.runtime.supervisor import Supervisor
 from headrace.runtime.values import foreach_output, item_refs
 from headrace_step_executor.config import Config
@@ -42,6 +43,10 @@ ENDS_WITHIN_S: Final = 120.0
 LOOK_S: Final = 0.25
 HANG_S: Final = 10.0**7
 QUEUES: Final = ("llm", "tool", "transform", "tool-ws", "transform-ws", "llm-ws")
+LABEL: Final = "gpu"
+LABELLED: Final = "executor-0"
+"""The one executor that serves queues with that label."""
+LABELLED_QUEUES: Final = ("llm-gpu", "tool-gpu", "transform-gpu")
 TERMINAL: Final = {
     ev.RunCompleted: "completed",
     ev.RunFailed: "failed",
@@ -264,9 +269,12 @@ class PlayProvider:
 
 def executor(outside: Outside, folder: Path | None) -> Any:
     """An executor's process over this outside."""
-    config = Config(queues=QUEUES) if folder is None else Config(queues=QUEUES, data_dir=folder, read_roots=(folder,))
 
     async def main(host: Host) -> None:
+        queues = (*QUEUES, *LABELLED_QUEUES) if host.name == LABELLED else QUEUES
+        config = (
+            Config(queues=queues) if folder is None else Config(queues=queues, data_dir=folder, read_roots=(folder,))
+        )
         supervisor = Supervisor(host.clock)
         around = Surroundings(tools={"play.do": outside.tool(host)}, providers={"play": PlayProvider(outside, host)})
         service = build_executor(
@@ -310,6 +318,8 @@ class _Play:
             for number, (name, main) in enumerate(zip(names, mains, strict=True))
         ]
         begin(world, [])
+        for spec in consumer_specs(dict.fromkeys(LABELLED_QUEUES, 100)):
+            server.ensure_consumer(spec)
         await asyncio.sleep(BEGAN_S)
         for text in dict.fromkeys(text for script in self.scripts.values() for text in (*script.beside, script.text)):
             self._register(world, text)

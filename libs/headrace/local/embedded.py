@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from headrace.contracts import names
 from headrace.contracts.errors import ConfigError, UnavailableError
 from headrace.local.datadir import Endpoint, endpoint_file, lock, preferred_port, remember_port
 from headrace.local.nats_server import SYNC_ALWAYS, SYNC_D0, NatsServer
@@ -25,7 +26,7 @@ from headrace.runtime.entropy import Entropy, SystemEntropy
 from headrace.runtime.eventlog import Broker
 from headrace.runtime.harness import Hosted, Service
 from headrace.runtime.jetstream import JetStreamBroker, connect
-from headrace.runtime.streams import migrate
+from headrace.runtime.streams import QUEUE_CAP, migrate
 from headrace.runtime.supervisor import Child, Supervisor
 from headrace_monitor.config import Config as MonitorConfig
 from headrace_monitor.service import Monitor
@@ -112,6 +113,16 @@ def local_settings(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+def labelled_queues(environ: Mapping[str, str]) -> dict[str, int]:
+    """The queues with a label that the executor is to serve, and their caps: local mode makes them.
+
+    Raises:
+        ConfigError: its configuration is wrong.
+    """
+    queues = load(ExecutorConfig, environ, service="step-executor").queues
+    return {queue: QUEUE_CAP for queue in queues if queue not in names.QUEUES}
+
+
 @asynccontextmanager
 async def local_server(options: Options, clock: Clock) -> AsyncIterator[tuple[NatsServer, Endpoint]]:
     """The data directory, locked, and a nats-server child over it. `endpoint` lets a second terminal attach.
@@ -162,7 +173,7 @@ async def embedded(options: Options) -> AsyncIterator[Local]:
         environ = service_environ(options, endpoint)
         broker = await connect(endpoint.url, name="local", clock=clock)
         try:
-            await migrate(broker, run_streams=local_settings(environ).run_streams)
+            await migrate(broker, run_streams=local_settings(environ).run_streams, caps=labelled_queues(environ))
             async with Supervisor(clock) as supervisor:
                 tell = partial(_tell, options)
                 supervisor.start("watch.nats-server", partial(keep_server, server, clock, tell), "transient")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from headrace.local.child import spawn
-from headrace.local.embedded import Options, local_server, local_settings, service_environ
+from headrace.local.embedded import Options, labelled_queues, local_server, local_settings, service_environ
 from headrace.local.files import log_file
 from headrace.local.nats_server import NatsServer
 from headrace.local.restarts import Restarts, SetAsideError, Tell, keep_server
@@ -81,7 +81,7 @@ async def processes(options: Options, *, tell: Tell) -> AsyncIterator[list[Unit]
     clock = SystemClock()
     async with local_server(options, clock) as (server, endpoint):
         environ = {"HEADRACE_DRAIN_S": f"{options.drain_s:g}"} | service_environ(options, endpoint)
-        await _migrated(endpoint.url, clock, local_settings(environ).run_streams)
+        await _migrated(endpoint.url, clock, local_settings(environ).run_streams, labelled_queues(environ))
         tell(f"nats-server: {endpoint.url} (pid {server.pid})")
         units = [Unit(name, environ, log_file(options.data_dir, name)) for name in SERVICES]
         async with Supervisor(clock) as supervisor:
@@ -96,10 +96,10 @@ async def processes(options: Options, *, tell: Tell) -> AsyncIterator[list[Unit]
                 await _stop(units, clock)
 
 
-async def _migrated(url: str, clock: Clock, run_streams: int) -> None:
+async def _migrated(url: str, clock: Clock, run_streams: int, caps: Mapping[str, int]) -> None:
     broker = await connect(url, name="migrate", clock=clock)
     try:
-        await migrate(broker, run_streams=run_streams)
+        await migrate(broker, run_streams=run_streams, caps=caps)
     finally:
         await broker.close()
 

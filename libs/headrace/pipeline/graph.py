@@ -164,10 +164,16 @@ class _Graph:
             step.fallback_value = lookups.template(body["fallback"]["value"], path, outside.part_of(""))
         self._tool(step)
         check_cache(step, self.report)
+        self._label(step)
         if kind == "wait":
             check_instant(body["wait"], (*at, "wait"), self.report)
         self._inner_blocks(step, inside, depth)
         return step
+
+    def _label(self, step: CheckedStep) -> None:
+        if str(step.body.get("queue", "")).partition("-")[0] == "ws":
+            at, hint = (*step.at, "queue"), "it marks queues of workspaces"
+            self.report.value(at, "E1107", "a label may not begin with `ws`", hint)
 
     def _alias(self, body: Mapping[str, Any], at: Path) -> str:
         alias = str(body.get("as", "item"))

@@ -13,7 +13,6 @@ _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
     "step.on_unknown=ask": _WAITING,
-    "step.queue": "queues with a label",
     "step.version": "pinned versions of tools",
     "step.budget": _COST,
     "limits.budget": _COST,

@@ -254,13 +254,18 @@ class HandBack:
         """Highest sequence delivered, by stream and queue. A sweep also finds what a consumer skipped."""
         found: dict[tuple[str, str], int] = {}
         for stream in subjects.runs_streams(self._shared.run_streams):
-            for queue in names.QUEUES:
+            for queue in sorted({*names.QUEUES, *self._labelled()}):
                 try:
                     state = await self._shared.broker.consumer_state(stream, subjects.order_consumer(queue))
                 except ConsumerGoneError:
                     continue  # no such queue here: nothing can have been delivered from it
                 found[(stream, queue)] = EVERYTHING if sweep and state.pending == 0 else state.delivered_seq
         return found
+
+    def _labelled(self) -> set[str]:
+        """Queues that runs in our hands have orders in, those with a label among them."""
+        entries = (entry for partition in self._partitions.values() for entry in partition.entries.values())
+        return {queue for entry in entries for queue in entry.run.out}
 
     async def _lists_since(self, living: list[Peer], asked_s: float) -> bool:
         """True when every living executor has said in full what it holds, after we asked."""

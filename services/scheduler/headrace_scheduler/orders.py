@@ -159,7 +159,7 @@ def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
         effect="pure" if node is None else node.effect,
         on_unknown="fail" if node is None else node.on_unknown,
         claim_seq=inst.claim_base,
-        workspace=content.queue.endswith("-ws"),
+        workspace=content.queue.split("-")[1:2] == ["ws"],
         artifacts=() if node is None else node.artifacts,
         secrets=() if node is None else node.secrets,
     )

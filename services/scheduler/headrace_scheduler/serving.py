@@ -10,7 +10,7 @@ from typing import Final
 from headrace.contracts import names
 from headrace.contracts.errors import TerminalError, UnavailableError
 from headrace.contracts.failure import Failure
-from headrace.pipeline.plan import Plan
+from headrace.pipeline.plan import Node, Plan
 from headrace_scheduler.plans import Plans
 
 HEAR_S: Final = names.PRESENCE_FULL_EVERY * names.PRESENCE_BEAT_S
@@ -42,20 +42,29 @@ class Served:
             UnavailableError: something is missing, and nobody was listened to for long enough.
         """
         serving = self.serving()
+        nodes = await _nodes_of(self.plans, tenant, plan, {plan.digest})
         missing = [
             Failure(code="secret_missing", message=f"no executor has the secret `{name}` in its HEADRACE_SECRETS_DIR")
-            for name in sorted(await _secrets_of(self.plans, tenant, plan, {plan.digest}))
+            for name in sorted({name for node in nodes for name in node.secrets})
             if f"{tenant}/{name}" not in serving.secrets
         ]
+        missing += [
+            Failure(
+                code="queue_unserved",
+                message=f"no executor serves the queue `{queue}`; HEADRACE_STEP_EXECUTOR_QUEUES of one has to name it",
+            )
+            for queue in sorted({node.queue for node in nodes} - {*names.QUEUES})
+            if queue not in serving.queues
+        ]
         if missing and serving.heard_for_s < HEAR_S:
-            message = "executors have not said yet which secrets they have"
+            message = "executors have not said yet what they have and serve"
             raise UnavailableError(message)
         return missing if serving.executors else []
 
 
-async def _secrets_of(plans: Plans, tenant: str, plan: Plan, seen: set[str]) -> set[str]:
-    """Names of the secrets that a run of this plan may need, those of its child files included."""
-    found = {name for node in plan.nodes for name in node.secrets}
+async def _nodes_of(plans: Plans, tenant: str, plan: Plan, seen: set[str]) -> list[Node]:
+    """The steps of this plan and of its child files."""
+    found = list(plan.nodes)
     for node in plan.nodes:
         if node.child is None or not node.child.digest or node.child.digest in seen:
             continue
@@ -64,5 +73,5 @@ async def _secrets_of(plans: Plans, tenant: str, plan: Plan, seen: set[str]) -> 
             child = await plans.get(tenant, node.child.digest)
         except TerminalError:
             continue  # its step fails, and says so
-        found |= await _secrets_of(plans, tenant, child, seen)
+        found += await _nodes_of(plans, tenant, child, seen)
     return found
