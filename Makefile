@@ -35,8 +35,11 @@ lint: $(SETUP)
 unit: $(SETUP)
 	$(BIN)/pytest tests/unit tests/contracts tests/test_tidy.py -m "not slow"
 
+# Tests of whole processes and of times (APART) have the machine for themselves; the others share its two cores.
+APART := tests/chaos tests/e2e tests/benchmarks
 test: $(SETUP) lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses 2 $(addprefix --ignore=,$(APART))
+	$(BIN)/pytest -m "not slow" $(APART)
 
 proto: $(SETUP)
 	$(BIN)/python proto/generate.py
