@@ -9,7 +9,7 @@ from tests.e2e.command import HEADRACE, environ
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/cli.md"
 COMMANDS = (
-    ("run", "up", "validate", "plan", "graph", "import", "schema"),
+    ("run", "up", "validate", "plan", "graph", "generate", "import", "schema"),
     ("submit", "runs", "show", "watch", "events", "export", "explain", "diff", "rerun", "fork"),
     ("cancel", "pause", "resume"),
     ("deploy", "retire", "triggers", "triggers pause", "triggers resume", "triggers backfill"),

@@ -107,6 +107,36 @@ def run(
 
 
 @app.command()
+def generate(
+    request: Annotated[str, typer.Argument(metavar="TEXT", help="What the pipeline is to do, or to do differently.")],
+    model: Annotated[str, typer.Option("--model", metavar="PROVIDER/MODEL", help="Who drafts it.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The file that is drafted, or changed.", show_default=False
+        ),
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the file without asking.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    nats_server: NatsServer = "",
+) -> None:
+    """Have a model draft a pipeline, or change one; checked, repaired at most three times, shown, and never run."""
+    from headrace.cli.generating import GenerateArgs, generate_command
+
+    args = GenerateArgs(
+        request=request,
+        model=model,
+        file=output,
+        write=write,
+        as_json=as_json,
+        data_dir=data_dir,
+        nats_server=nats_server,
+    )
+    raise _Ended(generate_command(args))
+
+
+@app.command()
 def up(
     procs: Annotated[bool, typer.Option("--procs", help="One process a service, restarted when it dies.")] = False,
     as_json: Json = False,

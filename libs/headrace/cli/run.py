@@ -1,37 +1,31 @@
 """`headrace run`: a pipeline from file to result with nothing prepared, resumed where an earlier call was killed."""
 
-import os
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from headrace.cli.connection import cli_settings, client_of, connected
+from headrace.cli.connection import cli_settings
+from headrace.cli.here import system_here
 from headrace.cli.inputs import complete_inputs, parse_inputs
 from headrace.cli.interrupt import run_interruptible
-from headrace.cli.output import UsageError, emit, note
+from headrace.cli.output import emit, note
 from headrace.cli.pricing import price_table
 from headrace.cli.watching import durability_text, report_result, watch_run
 from headrace.client.client import Client
 from headrace.client.history import RunView
 from headrace.contracts.canonical import canonical_json, sha256_hex
 from headrace.contracts.codec import encode_value
-from headrace.contracts.errors import ConfigError
 from headrace.contracts.live import ListRuns, RunList
 from headrace.contracts.names import INLINE_BYTES_MAX
-from headrace.local.datadir import read_endpoint
-from headrace.local.embedded import Options, embedded
-from headrace.local.files import local_logging, workspace_of
+from headrace.local.files import workspace_of
 from headrace.pipeline.bundle import Bundle, load_bundle
 from headrace.pipeline.plan import Plan
 from headrace.pipeline.schema import MODEL_DEFAULT
 from headrace.runtime.api import call
 from headrace.runtime.config import Settings
 from headrace.runtime.eventlog import Broker
-from headrace_step_executor.providers.keys import missing as missing_provider
 
 UNFINISHED: Final = ("running", "paused", "blocked")
 """What the same command goes on with. A stalled run stays as it is, for somebody to look at."""
@@ -71,27 +65,16 @@ class _Job:
 
     async def main(self) -> int:
         """Bring the system up, or attach to the one that `headrace up` keeps here; then the run."""
-        running = read_endpoint(self._data_dir)
-        async with AsyncExitStack() as stack:
-            if running is not None and running.stays:
-                if self._args.read_roots:
-                    msg = "--read-root: `headrace up` runs here and decides what tools may read; give it that option"
-                    raise UsageError(msg)
-                self._attached = True
-                note(f"attached to {running.url}")
-                there = await stack.enter_async_context(connected(self._data_dir))
-                return await self._carry_out(there.broker, there.client)
-            require_providers(models_of(self._bundle.plan, self._inputs), os.environ)
-            stack.enter_context(local_logging(self._data_dir, self._settings.log_level))
-            options = Options(
-                data_dir=self._data_dir,
-                read_roots=granted(self._args.file, self._args.read_roots),
-                environ=os.environ,
-                nats_server=self._args.nats_server,
-                tell=note,
-            )
-            local = await stack.enter_async_context(embedded(options))
-            return await self._carry_out(local.broker, client_of(local.broker, self._settings, local.clock))
+        here = system_here(
+            self._settings,
+            granted=granted(self._args.file, self._args.read_roots),
+            more=bool(self._args.read_roots),
+            models=models_of(self._bundle.plan, self._inputs),
+            nats_server=self._args.nats_server,
+        )
+        async with here as system:
+            self._attached = system.attached
+            return await self._carry_out(system.broker, system.client)
 
     async def _carry_out(self, broker: Broker, client: Client) -> int:
         view = None if self._args.new else await self._unfinished(broker, client)
@@ -163,21 +146,6 @@ class _Job:
 def granted(file: Path, more: tuple[Path, ...]) -> tuple[Path, ...]:
     """What tools may read: the working directory, the pipeline file's folder, and what was granted besides."""
     return tuple(dict.fromkeys(path.absolute() for path in (Path.cwd(), file.absolute().parent, *more)))
-
-
-def require_providers(models: set[str], environ: Mapping[str, str]) -> None:
-    """Return when every model's provider can be asked from here: nobody else answers in its place.
-
-    Raises:
-        ConfigError: with each that cannot, and what is missing.
-    """
-    missing = [
-        f"model {model}: {why}"
-        for model in sorted(models)
-        if "/" in model and (why := missing_provider(model.partition("/")[0], environ))
-    ]
-    if missing:
-        raise ConfigError("\n".join(missing))
 
 
 def models_of(plan: Plan, inputs: dict[str, Any]) -> set[str]:
