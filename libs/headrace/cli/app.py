@@ -13,10 +13,12 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from headrace.cli.app_history import add_commands
+from headrace.cli.schedule_words import triggers
 from headrace.cli.words import (
     Answerer,
     Comment,
     DataDir,
+    Ended,
     File,
     Inputs,
     Json,
@@ -31,7 +33,6 @@ from headrace.cli.words import (
     ShownHash,
     SignalName,
     StepPath,
-    Trigger,
     Wait,
 )
 from headrace.contracts import names
@@ -45,9 +46,6 @@ app = typer.Typer(
 )
 admin = typer.Typer(help="Make what must exist on a broker.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(admin, name="admin")
-triggers = typer.Typer(
-    help="Schedules of deployed pipelines; alone it lists them.", invoke_without_command=True, rich_markup_mode=None
-)
 app.add_typer(triggers, name="triggers")
 
 
@@ -58,18 +56,11 @@ class Drawing(enum.StrEnum):
     SVG = "svg"
 
 
-class _Ended(Exception):  # an exit code on its way out, not an error
-    """How a command ended."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
 def _version(asked: bool) -> None:  # typer gives an option's value so
     if asked:
         from headrace.cli.check import version_command
 
-        raise _Ended(version_command())
+        raise Ended(version_command())
 
 
 @app.callback()
@@ -103,7 +94,7 @@ def run(
         read_roots=tuple(read_root or ()),
         nats_server=nats_server,
     )
-    raise _Ended(run_command(args))
+    raise Ended(run_command(args))
 
 
 @app.command()
@@ -121,7 +112,7 @@ def generate(
     data_dir: DataDir = None,
     nats_server: NatsServer = "",
 ) -> None:
-    """Have a model draft a pipeline, or change one; checked, repaired at most three times, shown, and never run."""
+    """Have a model draft or change a pipeline. It is checked, shown, and never run unasked."""
     from headrace.cli.generating import GenerateArgs, generate_command
 
     args = GenerateArgs(
@@ -133,7 +124,7 @@ def generate(
         data_dir=data_dir,
         nats_server=nats_server,
     )
-    raise _Ended(generate_command(args))
+    raise Ended(generate_command(args))
 
 
 @app.command()
@@ -150,7 +141,7 @@ def up(
     args = UpArgs(
         procs=procs, as_json=as_json, data_dir=data_dir, read_roots=tuple(read_root or ()), nats_server=nats_server
     )
-    raise _Ended(up_command(args))
+    raise Ended(up_command(args))
 
 
 @app.command()
@@ -160,7 +151,7 @@ def validate(
     """Check pipeline files: every problem with its place. Runs nothing, connects to nothing."""
     from headrace.cli.check import validate_command
 
-    raise _Ended(validate_command(files, as_json=as_json))
+    raise Ended(validate_command(files, as_json=as_json))
 
 
 @app.command("import")
@@ -174,7 +165,7 @@ def import_(
     """Convert pipeline_ex files. Says what means something else now; runs nothing, connects to nothing."""
     from headrace.cli.importing import import_command
 
-    raise _Ended(import_command(source, out=out, as_json=as_json))
+    raise Ended(import_command(source, out=out, as_json=as_json))
 
 
 @app.command()
@@ -182,7 +173,7 @@ def plan(file: File, inputs: Inputs = None, as_json: Json = False) -> None:
     """Show the graph that would run. Order, defaults, queues, times, how many calls it makes; runs nothing."""
     from headrace.cli.planning import plan_command
 
-    raise _Ended(plan_command(file, inputs or (), as_json=as_json))
+    raise Ended(plan_command(file, inputs or (), as_json=as_json))
 
 
 @app.command()
@@ -196,7 +187,7 @@ def graph(
     """Draw the graph that would run. Runs nothing."""
     from headrace.cli.planning import graph_command
 
-    raise _Ended(graph_command(file, form=form.value, output=output))
+    raise Ended(graph_command(file, form=form.value, output=output))
 
 
 @app.command()
@@ -204,7 +195,7 @@ def schema() -> None:
     """Print the JSON Schema of the pipeline language."""
     from headrace.cli.check import schema_command
 
-    raise _Ended(schema_command())
+    raise Ended(schema_command())
 
 
 @app.command()
@@ -222,7 +213,7 @@ def submit(
     args = SubmitArgs(
         what=what, pairs=tuple(inputs or ()), run_id=run_id, wait=wait, as_json=as_json, data_dir=data_dir
     )
-    raise _Ended(submit_command(args))
+    raise Ended(submit_command(args))
 
 
 @app.command()
@@ -236,7 +227,7 @@ def runs(
     """List runs, newest first."""
     from headrace.cli.inspect import runs_command
 
-    raise _Ended(runs_command(data_dir, pipeline=pipeline, status=status, limit=limit, as_json=as_json))
+    raise Ended(runs_command(data_dir, pipeline=pipeline, status=status, limit=limit, as_json=as_json))
 
 
 @app.command()
@@ -244,7 +235,7 @@ def show(run_id: RunId, as_json: Json = False, data_dir: DataDir = None) -> None
     """Show a run: its steps, attempts, errors and outputs."""
     from headrace.cli.inspect import show_command
 
-    raise _Ended(show_command(data_dir, run_id, as_json=as_json))
+    raise Ended(show_command(data_dir, run_id, as_json=as_json))
 
 
 @app.command()
@@ -252,7 +243,7 @@ def watch(run_id: RunId, as_json: Json = False, data_dir: DataDir = None) -> Non
     """Follow a run until it ends; the exit code is the run's."""
     from headrace.cli.inspect import watch_command
 
-    raise _Ended(watch_command(data_dir, run_id, as_json=as_json))
+    raise Ended(watch_command(data_dir, run_id, as_json=as_json))
 
 
 @app.command()
@@ -265,7 +256,7 @@ def events(
     """Print a run's history, message by message."""
     from headrace.cli.inspect import events_command
 
-    raise _Ended(events_command(data_dir, run_id, follow=follow, as_json=as_json))
+    raise Ended(events_command(data_dir, run_id, follow=follow, as_json=as_json))
 
 
 @app.command()
@@ -273,7 +264,7 @@ def export(run_id: RunId, data_dir: DataDir = None) -> None:
     """Print a run's messages exactly as stored. With those of its child runs, one JSON object a line."""
     from headrace.cli.inspect import export_command
 
-    raise _Ended(export_command(data_dir, run_id))
+    raise Ended(export_command(data_dir, run_id))
 
 
 add_commands(app)
@@ -286,7 +277,7 @@ def signal(
     """Send a run a signal. One that comes before its step waits for it."""
     from headrace.cli.control import signal_command
 
-    raise _Ended(signal_command(run_id, name, payload=payload, data_dir=data_dir, as_json=as_json))
+    raise Ended(signal_command(run_id, name, payload=payload, data_dir=data_dir, as_json=as_json))
 
 
 @app.command()
@@ -300,13 +291,13 @@ def approve(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Answer a step that asks a person, after showing exactly what it asks."""
+    """Answer a step that asks a person. Exactly what is answered is shown first."""
     from headrace.cli.approving import ApproveArgs, approve_command
 
     args = ApproveArgs(
         run_id, step, reject=reject, by=by, hash=shown, comment=comment, as_json=as_json, data_dir=data_dir
     )
-    raise _Ended(approve_command(args))
+    raise Ended(approve_command(args))
 
 
 @app.command()
@@ -314,7 +305,7 @@ def cancel(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: 
     """Cancel a run."""
     from headrace.cli.control import control_command
 
-    raise _Ended(control_command("cancel", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
+    raise Ended(control_command("cancel", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
 
 
 @app.command()
@@ -322,7 +313,7 @@ def pause(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: D
     """Pause a run: steps in flight finish, nothing new starts."""
     from headrace.cli.control import control_command
 
-    raise _Ended(control_command("pause", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
+    raise Ended(control_command("pause", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
 
 
 @app.command()
@@ -330,7 +321,7 @@ def resume(run_id: RunId, reason: Reason = "", as_json: Json = False, data_dir: 
     """Go on with a paused run."""
     from headrace.cli.control import control_command
 
-    raise _Ended(control_command("resume", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
+    raise Ended(control_command("resume", run_id, reason=reason, data_dir=data_dir, as_json=as_json))
 
 
 @app.command()
@@ -338,7 +329,7 @@ def deploy(file: File, as_json: Json = False, data_dir: DataDir = None) -> None:
     """Register a pipeline and arm its triggers. Those deployed before are replaced."""
     from headrace.cli.deploying import deploy_command
 
-    raise _Ended(deploy_command(str(file), data_dir=data_dir, as_json=as_json))
+    raise Ended(deploy_command(str(file), data_dir=data_dir, as_json=as_json))
 
 
 @app.command()
@@ -346,54 +337,7 @@ def retire(pipeline: Name, reason: Reason = "", as_json: Json = False, data_dir:
     """Take a pipeline back: nothing starts it any more. Its runs go on."""
     from headrace.cli.deploying import retire_command
 
-    raise _Ended(retire_command(pipeline, reason=reason, data_dir=data_dir, as_json=as_json))
-
-
-@triggers.callback()
-def list_triggers(context: typer.Context, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Schedules of deployed pipelines; alone it lists them."""
-    from headrace.cli.deploying import triggers_command
-
-    if context.invoked_subcommand is None:
-        raise _Ended(triggers_command(data_dir=data_dir, as_json=as_json))
-
-
-@triggers.command("pause")
-def pause_trigger(
-    pipeline: Name, trigger: Trigger = None, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None
-) -> None:
-    """Pause schedules: what falls due meanwhile is passed over."""
-    from headrace.cli.deploying import switch_command
-
-    raise _Ended(switch_command("pause", pipeline, trigger, reason=reason, data_dir=data_dir, as_json=as_json))
-
-
-@triggers.command("resume")
-def resume_trigger(
-    pipeline: Name, trigger: Trigger = None, reason: Reason = "", as_json: Json = False, data_dir: DataDir = None
-) -> None:
-    """Resume paused schedules."""
-    from headrace.cli.deploying import switch_command
-
-    raise _Ended(switch_command("resume", pipeline, trigger, reason=reason, data_dir=data_dir, as_json=as_json))
-
-
-@triggers.command("backfill")
-def backfill_trigger(
-    pipeline: Name,
-    since: Annotated[str, typer.Option("--from", metavar="INSTANT", help="E.g. 2026-11-25T06:00:00Z; included.")],
-    until: Annotated[str, typer.Option("--to", metavar="INSTANT", help="Not after now; included.")],
-    trigger: Trigger = None,
-    reason: Reason = "",
-    as_json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Start the runs of past due instants that have none."""
-    from headrace.cli.deploying import backfill_command
-
-    raise _Ended(
-        backfill_command(pipeline, trigger, since=since, until=until, reason=reason, data_dir=data_dir, as_json=as_json)
-    )
+    raise Ended(retire_command(pipeline, reason=reason, data_dir=data_dir, as_json=as_json))
 
 
 @app.command()
@@ -401,7 +345,7 @@ def services(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List the processes that are alive."""
     from headrace.cli.inspect import services_command
 
-    raise _Ended(services_command(data_dir, as_json=as_json))
+    raise Ended(services_command(data_dir, as_json=as_json))
 
 
 @app.command()
@@ -409,7 +353,7 @@ def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Say what works here and what does not."""
     from headrace.cli.doctor import doctor_command
 
-    raise _Ended(doctor_command(data_dir, as_json=as_json))
+    raise Ended(doctor_command(data_dir, as_json=as_json))
 
 
 @app.command()
@@ -425,7 +369,7 @@ def worker(
     """Serve the tools of a Python file until Ctrl-C. Several workers share the calls."""
     from headrace.cli.worker import worker_command
 
-    raise _Ended(worker_command(module, name=name, max_calls=max_calls, data_dir=data_dir, as_json=as_json))
+    raise Ended(worker_command(module, name=name, max_calls=max_calls, data_dir=data_dir, as_json=as_json))
 
 
 @app.command()
@@ -433,7 +377,7 @@ def service(name: Annotated[str, typer.Argument(metavar="NAME", help="E.g. sched
     """Run one service in this process; the environment configures it."""
     from headrace.cli.local import service_command
 
-    raise _Ended(service_command(name))
+    raise Ended(service_command(name))
 
 
 @admin.command()
@@ -449,7 +393,7 @@ def migrate(
     """Make every stream and durable, or say how one differs. HEADRACE_RUN_STREAMS is the number of run streams."""
     from headrace.cli.admin import migrate_command
 
-    raise _Ended(migrate_command(data_dir, replicas=replicas, caps=cap or (), as_json=as_json))
+    raise Ended(migrate_command(data_dir, replicas=replicas, caps=cap or (), as_json=as_json))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -459,7 +403,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         app(words, prog_name="headrace", standalone_mode=False)
         return names.EXIT_OK
-    except _Ended as ended:
+    except Ended as ended:
         return ended.code
     except typer.Exit as ended:
         return ended.exit_code

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.words import At, DataDir, EditedFile, From, Inputs, Json, NewId, RunId, Wait
+from headrace.cli.words import At, DataDir, EditedFile, Ended, From, Inputs, Json, NewId, RunId, Wait
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -21,10 +21,10 @@ def explain(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Say why a run or a step waits, failed, was skipped. Or was tried again; with the events that prove it."""
+    """Say why a run or a step stands as it does. With the events that prove it."""
     from headrace.cli.explaining import explain_command
 
-    raise typer.Exit(explain_command(data_dir, run_id, step, as_json=as_json))
+    raise Ended(explain_command(data_dir, run_id, step, as_json=as_json))
 
 
 def diff(
@@ -33,10 +33,10 @@ def diff(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Compare two runs: the first event in which they differ, then step by step."""
+    """Compare two runs. The first event in which they differ is named, then what differs step by step."""
     from headrace.cli.explaining import diff_command
 
-    raise typer.Exit(diff_command(data_dir, run_id, other, as_json=as_json))
+    raise Ended(diff_command(data_dir, run_id, other, as_json=as_json))
 
 
 def rerun(
@@ -46,7 +46,7 @@ def rerun(
     from headrace.cli.branching import BranchArgs, branch_command
 
     args = BranchArgs("rerun", run_id, step, new_id=new_id, wait=wait, as_json=as_json, data_dir=data_dir)
-    raise typer.Exit(branch_command(args))
+    raise Ended(branch_command(args))
 
 
 def fork(
@@ -64,4 +64,4 @@ def fork(
 
     pairs = tuple(inputs or ())
     args = BranchArgs("fork", run_id, step, pairs, file, new_id=new_id, wait=wait, as_json=as_json, data_dir=data_dir)
-    raise typer.Exit(branch_command(args))
+    raise Ended(branch_command(args))

@@ -55,3 +55,10 @@ EditedFile = Annotated[
         "--file", metavar="FILE", readable=False, help="An edited file of the same pipeline.", show_default=False
     ),
 ]
+
+
+class Ended(Exception):  # an exit code on its way out, not an error
+    """How a command ended."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
