@@ -15,6 +15,7 @@ from headrace.cli.connection import cli_settings
 from headrace.cli.here import system_here
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import UsageError, counted, emit, note, report_error, say
+from headrace.cli.pricing import price_table
 from headrace.cli.primer import primer
 from headrace.cli.watching import report_result, watch_run
 from headrace.client.client import Client
@@ -98,7 +99,7 @@ class _Job:
         outputs = await client.value(view.outputs)
         draft = _draft_of(outputs)
         try:
-            load_text(draft, file=self._name)
+            load_text(draft, file=self._name, prices=price_table())
         except DefinitionError as error:
             if not repairs:
                 note(f"no draft of {1 + REPAIRS_MAX} was a pipeline; this is the last one, of run {view.run}:")
