@@ -60,10 +60,11 @@ SOAK_PARTS ?= tests/chaos tests/e2e/test_kill.py tests/e2e/test_up.py
 soak: $(SETUP)
 	HEADRACE_SOAK=$(SOAK) $(BIN)/pytest $(SOAK_PARTS) -m "slow or not slow" --timeout 600 --session-timeout 3600
 
-# What needs Node: the example worker in another language. `make test` does without.
+# What needs Node, and more of MCP: the example worker in another language, a server from npm. `make test` does without.
 node: $(SETUP)
 	npm ci --no-audit --no-fund --prefix examples/node-worker
-	$(BIN)/pytest tests/e2e/test_node_worker.py -m slow
+	npm ci --no-audit --no-fund --prefix examples/mcp
+	$(BIN)/pytest tests/e2e/test_node_worker.py tests/integration/client/test_mcp_link.py -m slow
 
 bench bench-quick: $(SETUP)
 	$(BIN)/python -m tests.benchmarks.run

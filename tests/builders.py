@@ -383,6 +383,7 @@ def example_messages() -> dict[str, Message]:
         *_pseudo_messages(),
         *_key_messages(),
         message(ev.ToolRegistered, tool_spec, **plain),
+        message(ev.ToolChanged, tool_spec, **plain),
         message(ev.ToolDisabled, ev.ToolName(tool="demo.echo", version="1.0.0", reason="superseded"), **plain),
         message(ev.SessionOpened, ev.SessionOpening(session="chat-7", labels={"user": "ann"}), **plain),
         message(

@@ -18,6 +18,10 @@ DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "mana
 
 CONFIGURED = ("monitor", "scheduler", "session_store", "tool_registry")
 TESTED_BY = {
+    "headrace/cli/tool_words": "e2e/test_readme.py",
+    "headrace/cli/tools": "integration/client/test_mcp_link.py",
+    "headrace/client/mcp_servers": "integration/client/test_mcp_link.py",
+    "headrace/contracts/tools": "unit/tool_registry/test_state.py",
     "headrace/contracts/rounds": "integration/executor/test_model_loop.py",
     "headrace_step_executor/model_tools": "integration/executor/test_model_loop.py",
     "headrace_step_executor/round_log": "integration/executor/test_model_loop.py",

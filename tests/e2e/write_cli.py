@@ -13,7 +13,7 @@ COMMANDS = (
     ("submit", "runs", "show", "watch", "events", "export", "explain", "diff", "rerun", "fork"),
     ("cancel", "pause", "resume"),
     ("deploy", "retire", "triggers", "triggers pause", "triggers resume", "triggers backfill"),
-    ("worker",),
+    ("worker", "tools", "tools approve"),
     ("services", "doctor", "service", "admin migrate"),
 )
 HEAD = """# The `headrace` command

@@ -14,6 +14,7 @@ from typer.exceptions import Abort, TyperException
 
 from headrace.cli.app_history import add_commands
 from headrace.cli.schedule_words import triggers
+from headrace.cli.tool_words import tools
 from headrace.cli.words import (
     Answerer,
     Comment,
@@ -47,6 +48,7 @@ app = typer.Typer(
 admin = typer.Typer(help="Make what must exist on a broker.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(admin, name="admin")
 app.add_typer(triggers, name="triggers")
+app.add_typer(tools, name="tools")
 
 
 class Drawing(enum.StrEnum):
@@ -358,7 +360,7 @@ def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
 
 @app.command()
 def worker(
-    module: Annotated[str, typer.Argument(metavar="MODULE", help="A Python file, `my_tools.py`, or a module.")],
+    module: Annotated[str, typer.Argument(metavar="MODULE", help="`my_tools.py`, a module, or `servers.yaml`.")],
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="Instead of the module's, for discovery.", show_default=False)
     ] = "",
@@ -366,10 +368,10 @@ def worker(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Serve the tools of a Python file until Ctrl-C. Several workers share the calls."""
-    from headrace.cli.worker import worker_command
+    """Serve tools until Ctrl-C: a Python file's, or those of the MCP servers in a YAML file."""
+    from headrace.cli.worker import WorkerArgs, worker_command
 
-    raise Ended(worker_command(module, name=name, max_calls=max_calls, data_dir=data_dir, as_json=as_json))
+    raise Ended(worker_command(WorkerArgs(module, name, max_calls, data_dir, as_json)))
 
 
 @app.command()

@@ -1,20 +1,27 @@
-"""`worker`: serve the tools of a Python file or module until asked to stop."""
+"""`worker`: serve the tools of a Python file or module, or of MCP servers, until asked to stop."""
 
+import asyncio
 import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from headrace.cli.connection import connected
+from headrace.cli.connection import Connection, connected
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import UsageError, emit, note, say
+from headrace.client.mcp_link import INIT_WITHIN_S, McpLink
+from headrace.client.mcp_servers import McpServer, read_servers
 from headrace.client.tool import Tool
-from headrace.client.worker import ToolWorker
+from headrace.client.worker import Callee, ToolWorker
 from headrace.contracts import names
-from headrace.contracts.errors import InputFileError
+from headrace.contracts.errors import ConflictError, DataError, InputFileError
+from headrace.contracts.events import ToolSpec
 from headrace.runtime import logging as json_logging
 from headrace.runtime.entropy import SystemEntropy
 from headrace.runtime.supervisor import Supervisor
@@ -24,47 +31,102 @@ STOP_S: Final = 10.0
 """What calls in work are given after Ctrl-C or SIGTERM; less than a pod's grace period."""
 
 
-def worker_command(module: str, *, name: str, max_calls: int, data_dir: Path | None, as_json: bool) -> int:
-    """Serve until Ctrl-C or SIGTERM, which are the normal end."""
-    found = _loaded(module)
-    tools = list({id(value): value for value in vars(found).values() if isinstance(value, Tool)}.values())
-    if not tools:
-        msg = f"{module[:200]} has no tool; put `@tool` from headrace.client.tool on a function"
-        raise UsageError(msg)
-    service = re.sub(r"[^A-Za-z0-9_-]", "-", name or found.__name__.rpartition(".")[2])
+@dataclass(slots=True, frozen=True)
+class WorkerArgs:
+    """The command line of `worker`."""
 
-    async def work() -> int:
-        async with connected(data_dir) as link, Supervisor(link.clock) as supervisor:
-            instance = f"{service}-{SystemEntropy().bits(40):010x}"
-            json_logging.configure(link.settings.log_level, service="worker", instance=instance)
-            worker = ToolWorker(
-                link.broker,
-                supervisor,
-                tools,
-                clock=link.clock,
-                tenant=link.settings.tenant,
-                name=service,
-                instance=instance,
-                in_flight_max=max_calls,
-            )
-            try:
-                await worker.start()
-                await worker.register()
-                for spec in worker.specs:
-                    if as_json:
-                        emit({"event": "serving", "tool": spec.tool, "version": spec.version})
-                    else:
-                        say(f"serving {spec.tool} {spec.version}")
-                while True:
-                    await link.clock.sleep(LOOK_PAUSE_S)
-            finally:
-                await worker.stop(within_s=STOP_S)
+    module: str
+    name: str = ""
+    max_calls: int = 16
+    data_dir: Path | None = None
+    as_json: bool = False
+
+
+def worker_command(args: WorkerArgs) -> int:
+    """Serve until Ctrl-C or SIGTERM, which are the normal end."""
+    path = Path(args.module)
+    work = _mcp(args, read_servers(path)) if path.suffix in (".yaml", ".yml") else _python(args)
 
     def stopped() -> int:
         note("stopped")
         return names.EXIT_OK
 
-    return run_interruptible(work(), detached=stopped)
+    return run_interruptible(work, detached=stopped)
+
+
+async def _python(args: WorkerArgs) -> int:
+    found = _loaded(args.module)
+    tools = list({id(value): value for value in vars(found).values() if isinstance(value, Tool)}.values())
+    if not tools:
+        msg = f"{args.module[:200]} has no tool; put `@tool` from headrace.client.tool on a function"
+        raise UsageError(msg)
+    service = args.name or found.__name__.rpartition(".")[2]
+    async with (
+        connected(args.data_dir) as link,
+        Supervisor(link.clock) as supervisor,
+        _serving(args, link, supervisor, tools, service=service) as worker,
+    ):
+        await worker.register()
+        for spec in worker.specs:
+            _tell(args, spec)
+        while True:
+            await link.clock.sleep(LOOK_PAUSE_S)
+
+
+async def _mcp(args: WorkerArgs, servers: Mapping[str, McpServer]) -> int:
+    """Serve the tools of MCP servers; whenever a server has others, begin anew with those."""
+    async with connected(args.data_dir) as link, Supervisor(link.clock) as supervisor:
+        links = [McpLink(name, server, clock=link.clock) for name, server in servers.items()]
+        for one in links:
+            supervisor.start(f"mcp.{one.name}", one.run, "temporary")
+        for one in links:
+            async with asyncio.timeout(2 * INIT_WITHIN_S):  # it has a limit of its own, half as long
+                await one.first
+        while True:
+            for one in links:
+                one.changed.clear()
+            tools = [tool for one in links for tool in one.tools]
+            async with _serving(args, link, supervisor, tools, service=args.name or "mcp") as worker:
+                for spec in worker.specs:
+                    try:
+                        await worker.register_one(spec)
+                    except (ConflictError, DataError) as error:  # of one tool: the others are none the worse
+                        note(f"not served: {spec.tool}: {error}")
+                    else:
+                        _tell(args, spec)
+                while not any(one.changed.is_set() for one in links):
+                    await link.clock.sleep(LOOK_PAUSE_S)
+
+
+@asynccontextmanager
+async def _serving(
+    args: WorkerArgs, link: Connection, supervisor: Supervisor, tools: Sequence[Callee], *, service: str
+) -> AsyncIterator[ToolWorker]:
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", service)
+    instance = f"{name}-{SystemEntropy().bits(40):010x}"
+    json_logging.configure(link.settings.log_level, service="worker", instance=instance)
+    worker = ToolWorker(
+        link.broker,
+        supervisor,
+        tools,
+        clock=link.clock,
+        tenant=link.settings.tenant,
+        name=name,
+        instance=instance,
+        in_flight_max=args.max_calls,
+    )
+    try:
+        await worker.start()
+        yield worker
+    finally:
+        await worker.stop(within_s=STOP_S)
+
+
+def _tell(args: WorkerArgs, spec: ToolSpec) -> None:
+    if args.as_json:
+        emit({"event": "serving", "tool": spec.tool, "version": spec.version})
+    else:
+        say(f"serving {spec.tool} {spec.version}")
 
 
 def _loaded(module: str) -> ModuleType:

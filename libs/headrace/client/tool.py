@@ -13,9 +13,11 @@ be `async`; a plain one runs in a thread. It fails by raising: `AttemptError` wi
 again may help, anything else is `tool_crashed`. A parameter annotated `CallInfo` is filled in by the worker.
 """
 
+import asyncio
 import inspect
 import typing
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, overload
@@ -55,6 +57,18 @@ class Tool:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As the function."""
         return self.function(*args, **kwargs)
+
+    async def call(self, given: bytes, info: CallInfo, threads: Executor) -> Any:
+        """The function's result, its arguments read from JSON. A plain function runs in one of the threads.
+
+        Raises:
+            DataError: the arguments do not fit. Whatever the function raises.
+        """
+        arguments = self.arguments(given, info)
+        if inspect.iscoroutinefunction(self.function):
+            return await self.function(**arguments)
+        # A thread cannot be stopped: after its deadline it goes on, and holds one of the threads until it returns.
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: self.function(**arguments))
 
     def arguments(self, given: bytes, info: CallInfo) -> dict[str, Any]:
         """The function's keyword arguments, of the types that it declares.

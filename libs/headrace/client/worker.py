@@ -5,15 +5,15 @@ nothing; whoever called then hears of a timeout and tries again, at another work
 """
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from concurrent.futures import Executor
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from headrace.client.service_protocol import Discovery, Endpoint
-from headrace.client.tool import CallInfo, Tool, endpoint_of
+from headrace.client.tool import CallInfo, endpoint_of
 from headrace.contracts import codec, ids, subjects
 from headrace.contracts.errors import ConflictError, DataError, HeadraceError, MalformedMessageError, UnavailableError
 from headrace.contracts.events import ToolSpec
@@ -33,6 +33,19 @@ WAITING_MAX: Final = 1_024
 REGISTER_PAUSE_S: Final = 1.0
 
 
+class Callee(Protocol):
+    """A tool that a worker can serve."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What it is. The endpoint is the worker's to say."""
+        ...
+
+    async def call(self, given: bytes, info: CallInfo, threads: Executor) -> Any:
+        """The result for JSON arguments, as something that JSON can hold. Raises as `Tool.call`."""
+        ...
+
+
 class ToolWorker:
     """Serves tools of one tenant.
 
@@ -46,7 +59,7 @@ class ToolWorker:
         self,
         bus: Bus,
         supervisor: Supervisor,
-        tools: Sequence[Tool],
+        tools: Sequence[Callee],
         *,
         clock: Clock,
         tenant: str,
@@ -86,8 +99,12 @@ class ToolWorker:
             ConflictError: a version exists with another specification. DataError: the registry refuses one.
         """
         for spec in self.specs:
-            while not await self._registered(spec):
-                await self._clock.sleep(REGISTER_PAUSE_S)
+            await self.register_one(spec)
+
+    async def register_one(self, spec: ToolSpec) -> None:
+        """As `register`, for one of `specs`."""
+        while not await self._registered(spec):
+            await self._clock.sleep(REGISTER_PAUSE_S)
 
     async def stop(self, *, within_s: float) -> None:
         """Take no more calls and finish those in work; what is not done `within_s` is let go of. Idempotent."""
@@ -119,7 +136,7 @@ class ToolWorker:
         log.info("worker.registered", extra={"tool": spec.tool, "version": spec.version})
         return True
 
-    def _endpoint(self, tool: Tool) -> Endpoint:
+    def _endpoint(self, tool: Callee) -> Endpoint:
         spec = tool.spec
         return Endpoint(
             name=ids.token(spec.tool),
@@ -128,7 +145,7 @@ class ToolWorker:
             metadata={"tool": spec.tool, "version": spec.version, "effect": spec.effect, "risk": spec.risk},
         )
 
-    def _handler(self, tool: Tool, endpoint: Endpoint) -> Any:
+    def _handler(self, tool: Callee, endpoint: Endpoint) -> Any:
         async def handle(message: BusMessage) -> None:
             if len(self._in_work) >= WAITING_MAX:
                 text = f"{tool.spec.tool}: {WAITING_MAX} calls wait here"
@@ -141,14 +158,14 @@ class ToolWorker:
 
         return handle
 
-    async def _answer(self, tool: Tool, endpoint: Endpoint, message: BusMessage) -> None:
+    async def _answer(self, tool: Callee, endpoint: Endpoint, message: BusMessage) -> None:
         began_s = self._clock.monotonic_s()
         reply = await self._reply(tool, message)
         error = "" if reply.error is None else f"{reply.error.code}: {reply.error.message}"
         endpoint.count(took_s=self._clock.monotonic_s() - began_s, error=error)
         await message.respond(codec.encode(reply))
 
-    async def _reply(self, tool: Tool, message: BusMessage) -> Reply:
+    async def _reply(self, tool: Callee, message: BusMessage) -> Reply:
         spec = tool.spec
         try:
             request = codec.decode_as(Request, message.body)
@@ -169,15 +186,10 @@ class ToolWorker:
             return _crashed(spec, error)
         return _result(spec, result)
 
-    async def _run(self, tool: Tool, request: Request, timeout_s: float) -> Any:
+    async def _run(self, tool: Callee, request: Request, timeout_s: float) -> Any:
         key = request.id.rpartition("/")[0] or request.id
         info = CallInfo(id=request.id, key=key, tenant=request.tenant, timeout_s=timeout_s)
-        arguments = tool.arguments(bytes(request.data), info)
-        if inspect.iscoroutinefunction(tool.function):
-            return await tool.function(**arguments)
-        function = tool.function
-        # A thread cannot be stopped: after its deadline it goes on, and holds one of the threads until it returns.
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(**arguments))
+        return await tool.call(bytes(request.data), info, self._threads)
 
 
 def _result(spec: ToolSpec, result: Any) -> Reply:

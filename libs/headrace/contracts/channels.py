@@ -168,7 +168,7 @@ _STORED_CHANNELS: Final = (
         subjects.TOOLS,
         (REGISTRY,),
         (REGISTRY, SCHEDULER, EXECUTOR, MONITOR),
-        (ev.ToolRegistered, ev.ToolDisabled),
+        (ev.ToolRegistered, ev.ToolDisabled, ev.ToolChanged),
         "The tool catalogue.",
     ),
     Channel(
@@ -259,6 +259,7 @@ def _verb(service: str, verb: str, request: type, reply: type, about: str) -> Ch
 _API_CHANNELS: Final = (
     _verb(REGISTRY, "register", ev.ToolSpec, ev.ToolSpec, "Register a tool or a version of one."),
     _verb(REGISTRY, "disable", ev.ToolName, ev.ToolName, "Disable a version of a tool."),
+    _verb(REGISTRY, "approve", ev.ToolName, ev.ToolSpec, "Enable a version that waits for approval."),
     _verb(REGISTRY, "get", live.ToolQuery, ev.ToolSpec, "Look up one tool."),
     _verb(REGISTRY, "list", live.Empty, live.ToolList, "All enabled tools."),
     _verb(REGISTRY, "hash", live.Empty, live.StateHash, "Hash of the catalogue and how far it has read."),

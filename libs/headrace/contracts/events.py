@@ -70,6 +70,11 @@ from headrace.contracts.run_inputs import Reason as Reason
 from headrace.contracts.run_inputs import ResumeRequested as ResumeRequested
 from headrace.contracts.run_inputs import Signalled as Signalled
 from headrace.contracts.run_inputs import SignalReceived as SignalReceived
+from headrace.contracts.tools import ToolChanged as ToolChanged
+from headrace.contracts.tools import ToolDisabled as ToolDisabled
+from headrace.contracts.tools import ToolName as ToolName
+from headrace.contracts.tools import ToolRegistered as ToolRegistered
+from headrace.contracts.tools import ToolSpec as ToolSpec
 
 # --- orders ------------------------------------------------------------------------------------
 
@@ -292,46 +297,6 @@ class DefinitionRetired(Message, frozen=True, tag="io.headrace.definition.retire
     data: Reason
 
 
-class ToolSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A tool that steps may call.
-
-    `effect`: pure, idempotent or at_most_once. `risk`: read, write, outbound or exec. `endpoint`: `builtin`, or where
-    the tool answers. `workspace`: it touches the run's files and runs only where they are.
-    """
-
-    tool: str
-    version: str
-    description: str
-    args: dict[str, Any]
-    result: dict[str, Any] = {}
-    effect: str = "idempotent"
-    risk: str = "read"
-    timeout_ms: int = 60_000
-    result_bytes_max: int = 64 * 1024 * 1024
-    endpoint: str = "builtin"
-    workspace: bool = False
-
-
-class ToolRegistered(Message, frozen=True, tag="io.headrace.tool.registered.v1"):
-    """A tool, or a version of one, may be called."""
-
-    data: ToolSpec
-
-
-class ToolName(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of `tool-disabled`."""
-
-    tool: str
-    version: str
-    reason: str = ""
-
-
-class ToolDisabled(Message, frozen=True, tag="io.headrace.tool.disabled.v1"):
-    """A version of a tool may no longer be called."""
-
-    data: ToolName
-
-
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Body of `alert-raised` and `alert-cleared`."""
 
@@ -380,6 +345,7 @@ StoredMessage = (
     | DefinitionRetired
     | ToolRegistered
     | ToolDisabled
+    | ToolChanged
     | SessionOpened
     | TurnAppended
     | SessionClosed

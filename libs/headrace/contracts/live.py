@@ -88,11 +88,13 @@ class ToolQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
 
 
-class ToolList(msgspec.Struct, frozen=True, kw_only=True):
+class ToolList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All enabled tools, by name and version, and the order-free hash of the catalogue."""
 
     tools: tuple[ToolSpec, ...]
     hash: str
+    waiting: tuple[ToolSpec, ...] = ()
+    """Changed tools that nobody has approved yet."""
 
 
 class OpenSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

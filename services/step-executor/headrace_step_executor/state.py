@@ -48,6 +48,10 @@ class Catalogue:
                 if version is not None:
                     version.enabled = False
 
+            case ev.ToolChanged(tenant=tenant, data=spec):
+                for version in self._tools.get((tenant, spec.tool), {}).values():
+                    version.enabled = False
+
     def clear(self) -> None:
         """Forget all events, before they are read again."""
         self._tools.clear()

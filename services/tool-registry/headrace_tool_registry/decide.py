@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -10,7 +10,7 @@ from headrace.contracts import names, subjects
 from headrace.contracts.canonical import canonical_json
 from headrace.contracts.envelope import SPECVERSION
 from headrace.contracts.errors import ConflictError, DataError, NotFoundError
-from headrace.contracts.events import ToolDisabled, ToolName, ToolRegistered, ToolSpec
+from headrace.contracts.events import ToolChanged, ToolDisabled, ToolName, ToolRegistered, ToolSpec
 from headrace.contracts.ids import event_id
 from headrace.pipeline import json_schemas
 from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
@@ -22,6 +22,14 @@ EFFECTS: Final = ("pure", "idempotent", "at_most_once")
 RISKS: Final = ("read", "write", "outbound", "exec")
 OWN_NAMESPACES: Final = tuple(sorted({f"{name.partition('.')[0]}." for name in BUILTIN_TOOLS}))
 """What is called so is built in: a worker must not stand in for `fs.read`, newer or not."""
+SERVERS: Final = "mcp."
+"""Tools of servers that others run, and may change under our feet."""
+DESCRIPTION_CHARS_MAX: Final = 16_384
+"""Each call of a model that may use the tool carries it."""
+UNSEEN: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+"""Characters that a model reads and a person who approves does not see."""
 SPEC_BYTES_MAX: Final = 256 * 1024
 """A larger schema is a mistake; every model call that may use the tool would carry it."""
 
@@ -38,8 +46,11 @@ class Origin:
     causationid: str = ""
 
 
-def register(state: Catalogue, spec: ToolSpec, *, origin: Origin) -> ToolRegistered | None:
-    """The event that registers the tool, or None when exactly this is registered and enabled.
+def register(state: Catalogue, spec: ToolSpec, *, origin: Origin) -> ToolRegistered | ToolChanged | None:
+    """The event that registers the tool, or None when exactly this is registered and enabled, or waits.
+
+    A tool of somebody's server (`mcp.`) that is described otherwise than before is not registered but noted as changed:
+    what was approved is not what is there any more.
 
     Raises:
         DataError: the specification is not one; every reason is named. ConflictError: this version exists
@@ -52,25 +63,50 @@ def register(state: Catalogue, spec: ToolSpec, *, origin: Origin) -> ToolRegiste
         if canonical_json(msgspec.to_builtins(known.spec)) != canonical_json(msgspec.to_builtins(spec)):
             msg = f"{spec.tool} {spec.version} is registered with another specification; give it a new version"
             raise ConflictError(msg)
-        if not known.enabled:
+        if known.enabled or known.waits:
+            return None
+        if not spec.tool.startswith(SERVERS):
             msg = f"{spec.tool} {spec.version} was disabled; give it a new version"
             raise ConflictError(msg)
+        return ToolChanged(**_fields("io.headrace.tool.changed.v1", spec, origin))
+    if spec.tool.startswith(SERVERS) and any(key[:2] == (origin.tenant, spec.tool) for key in state.tools):
+        return ToolChanged(**_fields("io.headrace.tool.changed.v1", spec, origin))
+    return ToolRegistered(**_fields("io.headrace.tool.registered.v1", spec, origin))
+
+
+def approve(state: Catalogue, name: ToolName, *, origin: Origin) -> ToolRegistered | None:
+    """The event that enables a version that waits for it, or None when it is enabled. Without a version: what waits.
+
+    Raises:
+        NotFoundError: nothing of that name waits. ConflictError: that version was disabled for good.
+    """
+    versions = [tool for key, tool in state.tools.items() if key[:2] == (origin.tenant, name.tool)]
+    wanted = [tool for tool in versions if (tool.spec.version == name.version if name.version else tool.waits)]
+    if not wanted:
+        msg = f"nothing of the tool {name.tool[:80]!r} waits for approval"
+        raise NotFoundError(msg)
+    (tool,) = wanted
+    if tool.enabled:
         return None
-    tag = "io.headrace.tool.registered.v1"
-    identity = event_id(
-        tag, origin.tenant, spec.tool, spec.version, origin.seq, data=canonical_json(msgspec.to_builtins(spec))
-    )
-    return ToolRegistered(
-        specversion=SPECVERSION,
-        id=identity,
-        source=origin.source,
-        time=origin.time,
-        schemaver=1,
-        tenant=origin.tenant,
-        subject=f"tool/{spec.tool}",
-        causationid=origin.causationid,
-        data=spec,
-    )
+    if not tool.waits:
+        msg = f"{name.tool} {tool.spec.version} was disabled; give it a new version"
+        raise ConflictError(msg)
+    return ToolRegistered(**_fields("io.headrace.tool.registered.v1", tool.spec, origin))
+
+
+def _fields(tag: str, spec: ToolSpec, origin: Origin) -> dict[str, Any]:
+    data = canonical_json(msgspec.to_builtins(spec))
+    return {
+        "specversion": SPECVERSION,
+        "id": event_id(tag, origin.tenant, spec.tool, spec.version, origin.seq, data=data),
+        "source": origin.source,
+        "time": origin.time,
+        "schemaver": 1,
+        "tenant": origin.tenant,
+        "subject": f"tool/{spec.tool}",
+        "causationid": origin.causationid,
+        "data": spec,
+    }
 
 
 def disable(state: Catalogue, name: ToolName, *, origin: Origin) -> ToolDisabled | None:
@@ -105,6 +141,14 @@ def _check(spec: ToolSpec) -> None:
         for wrong, text in (
             (not TOOL_RE.fullmatch(spec.tool), f"tool {spec.tool[:80]!r} is no name; it must match {TOOL_RE.pattern}"),
             (not VERSION_RE.fullmatch(spec.version), f"version {spec.version[:80]!r} must match {VERSION_RE.pattern}"),
+            (
+                len(spec.description) > DESCRIPTION_CHARS_MAX,
+                f"a description of {len(spec.description)} characters; at most {DESCRIPTION_CHARS_MAX}",
+            ),
+            (
+                bool(UNSEEN.search(spec.description)),
+                "the description has control or invisible characters: whoever approves it would not see them",
+            ),
             (spec.effect not in EFFECTS, f"effect {spec.effect[:80]!r} is none of {', '.join(EFFECTS)}"),
             (spec.risk not in RISKS, f"risk {spec.risk[:80]!r} is none of {', '.join(RISKS)}"),
             (

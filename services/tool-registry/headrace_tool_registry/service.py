@@ -6,7 +6,7 @@ from typing import Final
 
 from headrace.contracts import codec, names, subjects
 from headrace.contracts.errors import ConflictError, NotFoundError, RetryableError, UnknownOutcomeError
-from headrace.contracts.events import StoredMessage, ToolDisabled, ToolName, ToolRegistered, ToolSpec
+from headrace.contracts.events import StoredMessage, ToolChanged, ToolDisabled, ToolName, ToolRegistered, ToolSpec
 from headrace.contracts.ids import token
 from headrace.contracts.live import Empty, Request, StateHash, ToolList, ToolQuery
 from headrace.runtime.api import Api
@@ -19,11 +19,11 @@ from headrace.runtime.supervisor import Supervisor
 from headrace.runtime.transact import Loaded, Scope, transact
 from headrace_tool_registry import decide
 from headrace_tool_registry.config import Config
-from headrace_tool_registry.state import EMPTY, Catalogue, catalogue_hash, enabled, evolve, find
+from headrace_tool_registry.state import EMPTY, Catalogue, catalogue_hash, enabled, evolve, find, waiting
 
 log = logging.getLogger("headrace.tool_registry")
 
-Decide = Callable[[Catalogue, decide.Origin], ToolRegistered | ToolDisabled | None]
+Decide = Callable[[Catalogue, decide.Origin], ToolRegistered | ToolDisabled | ToolChanged | None]
 RETRY_S: Final = 0.5
 FOLD_WITHIN_S: Final = 3.0
 """How long a request may wait for the fold; less than its own deadline, so that the caller hears why."""
@@ -69,6 +69,7 @@ class ToolRegistry:
         verbs = {
             "register": self._register,
             "disable": self._disable,
+            "approve": self._approve,
             "get": self._get,
             "list": self._list,
             "hash": self._hash,
@@ -115,7 +116,7 @@ class ToolRegistry:
         self._published = True
 
     async def _publish_one(self, spec: ToolSpec) -> None:
-        def choose(state: Catalogue, origin: decide.Origin) -> ToolRegistered | None:
+        def choose(state: Catalogue, origin: decide.Origin) -> ToolRegistered | ToolChanged | None:
             return decide.register(state, spec, origin=origin)
 
         while True:
@@ -133,7 +134,23 @@ class ToolRegistry:
         await self._write(
             request.tenant, spec.tool, lambda state, origin: decide.register(state, spec, origin=origin), request.id
         )
+        if find(self.state, request.tenant, spec.tool, spec.version) is None:
+            msg = (
+                f"{spec.tool} is described otherwise than was approved: off until `headrace tools approve {spec.tool}`"
+            )
+            raise ConflictError(msg)
         return spec
+
+    async def _approve(self, request: Request) -> ToolSpec:
+        name = codec.decode_as(ToolName, bytes(request.data))
+        await self._write(
+            request.tenant, name.tool, lambda state, origin: decide.approve(state, name, origin=origin), request.id
+        )
+        found = find(self.state, request.tenant, name.tool, name.version)
+        if found is None:
+            msg = f"the tool {name.tool[:80]!r} was changed again meanwhile"
+            raise ConflictError(msg)
+        return found
 
     async def _disable(self, request: Request) -> ToolName:
         name = codec.decode_as(ToolName, bytes(request.data))
@@ -156,7 +173,7 @@ class ToolRegistry:
         codec.decode_as(Empty, bytes(request.data))
         await self._folded()
         specs = enabled(self.state, request.tenant)
-        return ToolList(tools=specs, hash=catalogue_hash(specs))
+        return ToolList(tools=specs, hash=catalogue_hash(specs), waiting=waiting(self.state, request.tenant))
 
     async def _hash(self, request: Request) -> StateHash:
         await self._folded()
@@ -178,7 +195,7 @@ class ToolRegistry:
             await self.fold.reach(seq, within_s=FOLD_WITHIN_S)
             return Loaded(self.state, seq)
 
-        def decided(loaded: Loaded[Catalogue]) -> ToolRegistered | ToolDisabled | None:
+        def decided(loaded: Loaded[Catalogue]) -> ToolRegistered | ToolDisabled | ToolChanged | None:
             origin = decide.Origin(
                 tenant=tenant,
                 source=self._source,

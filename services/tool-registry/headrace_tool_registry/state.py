@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from headrace.contracts.canonical import canonical_json, sha256_hex
-from headrace.contracts.events import StoredMessage, ToolDisabled, ToolRegistered, ToolSpec
+from headrace.contracts.events import StoredMessage, ToolChanged, ToolDisabled, ToolRegistered, ToolSpec
 
 Key = tuple[str, str, str]
 """Tenant, tool, version."""
@@ -21,6 +21,8 @@ class Tool:
 
     spec: ToolSpec
     enabled: bool = True
+    waits: bool = False
+    """For somebody to approve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,21 @@ def evolve(state: Catalogue, message: StoredMessage) -> Catalogue:
             key = (tenant, name.tool, name.version)
             tool = state.tools.get(key)
             return state if tool is None else _put(state, key, replace(tool, enabled=False))
+        case ToolChanged(tenant=tenant, data=spec):
+            return _changed(state, tenant, spec)
         case _:
             return state
+
+
+def _changed(state: Catalogue, tenant: str, spec: ToolSpec) -> Catalogue:
+    """Every version is off, the new one waits."""
+    off = {
+        key: replace(tool, enabled=False, waits=False)
+        for key, tool in state.tools.items()
+        if key[:2] == (tenant, spec.tool)
+    }
+    waiting = {(tenant, spec.tool, spec.version): Tool(spec=spec, enabled=False, waits=True)}
+    return Catalogue(tools=MappingProxyType({**state.tools, **off, **waiting}))
 
 
 def _put(state: Catalogue, key: Key, tool: Tool) -> Catalogue:
@@ -63,6 +78,12 @@ def enabled(state: Catalogue, tenant: str) -> tuple[ToolSpec, ...]:
     """A tenant's enabled tools, by name and version."""
     specs = (tool.spec for key, tool in state.tools.items() if key[0] == tenant and tool.enabled)
     return tuple(sorted(specs, key=lambda spec: (spec.tool, version_order(spec.version))))
+
+
+def waiting(state: Catalogue, tenant: str) -> tuple[ToolSpec, ...]:
+    """A tenant's changed tools that wait for approval, by name."""
+    specs = (tool.spec for key, tool in state.tools.items() if key[0] == tenant and tool.waits)
+    return tuple(sorted(specs, key=lambda spec: spec.tool))
 
 
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:

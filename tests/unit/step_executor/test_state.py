@@ -63,3 +63,17 @@ def test_beats_tell_what_changed_since_the_last_one() -> None:
     hands.beat_sent()
     hands.release(("r", "a", 1))
     assert hands.delta() == ((), (Held(run="r", path="a", attempt=1, offer=2),))
+
+
+def test_input_54_a_changed_tool_has_no_version_that_may_be_called() -> None:
+    """Until one of them is registered again, which is what an approval does."""
+    catalogue, (old, older, new) = Catalogue({}), (msgspec.structs.replace(SPEC, version=name) for name in "abc")
+    for spec in (old, older):
+        catalogue.evolve(registered(spec))
+    changed = events.ToolChanged(
+        specversion="1.0", id="i", source="s", time="t", schemaver=1, tenant="default", data=new
+    )
+    catalogue.evolve(changed)
+    assert catalogue.find("default", "t") is None
+    catalogue.evolve(registered(new))
+    assert catalogue.find("default", "t") == new

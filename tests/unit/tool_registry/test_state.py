@@ -2,13 +2,14 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.contracts.errors import ConflictError, NotFoundError
+from headrace.contracts.errors import ConflictError, DataError, NotFoundError
 from headrace.contracts.events import ToolName, ToolSpec
-from headrace_tool_registry.decide import Origin, disable, register
-from headrace_tool_registry.state import EMPTY, Catalogue, catalogue_hash, enabled, evolve, find
+from headrace_tool_registry.decide import Origin, approve, disable, register
+from headrace_tool_registry.state import EMPTY, Catalogue, catalogue_hash, enabled, evolve, find, waiting
 
 SPECS = st.builds(
     ToolSpec,
@@ -74,3 +75,43 @@ def test_tools_are_a_tenants_own() -> None:
     assert find(state, "t", "a") == spec
     assert find(state, "other", "a") is None
     assert enabled(state, "other") == ()
+
+
+def described(text: str, version: str) -> ToolSpec:
+    return ToolSpec(tool="mcp.s.t", version=version, description=text, args={}, endpoint="nats:tools.t.x.1")
+
+
+def test_input_54_a_changed_tool_of_a_server_is_off_until_it_is_approved() -> None:
+    """All versions are off, the new one waits; approving enables it alone, and a way back is a change as well."""
+    old, new = described("old", "h1"), described("new", "h2")
+    state, log = carry_out([old, new])
+    assert [type(event).__name__ for event in log] == ["ToolRegistered", "ToolChanged"]
+    assert (enabled(state, "t"), waiting(state, "t")) == ((), (new,))
+    assert register(state, new, origin=origin(2)) is None, "saying it again changes nothing"
+    with pytest.raises(NotFoundError):
+        approve(state, ToolName(tool="mcp.s.u", version=""), origin=origin(2))
+    with pytest.raises(ConflictError):
+        approve(state, ToolName(tool="mcp.s.t", version="h1"), origin=origin(2))
+
+    approved = approve(state, ToolName(tool="mcp.s.t", version=""), origin=origin(2))
+    assert approved is not None
+    state = evolve(state, approved)
+    assert (enabled(state, "t"), waiting(state, "t")) == ((new,), ())
+    back = register(state, old, origin=origin(3))
+    assert back is not None
+    state = evolve(state, back)
+    assert (enabled(state, "t"), waiting(state, "t")) == ((), (old,))
+
+
+@pytest.mark.parametrize("text", ["x\u200by", "x\u202ey", "x\x1b[2J", "x" * 16_385, "\U000e0041"])
+def test_a_description_that_a_person_cannot_see_whole_is_refused(text: str) -> None:
+    """What is approved is what is shown."""
+    with pytest.raises(DataError, match="description"):
+        register(EMPTY, described(text, "h1"), origin=origin())
+
+
+def test_nobody_stands_in_for_a_built_in_tool() -> None:
+    """A newer `fs.read` of a worker would get every call."""
+    spec = ToolSpec(tool="fs.read", version="99", description="d", args={}, endpoint="nats:tools.t.x.1")
+    with pytest.raises(DataError, match="built-in"):
+        register(EMPTY, spec, origin=origin())
