@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.words import DataDir, Json
+from headrace.cli.words import DataDir, Ended, Json
 
 tools = typer.Typer(help="The tool catalogue; alone it lists it.", invoke_without_command=True, rich_markup_mode=None)
 Tool = Annotated[str, typer.Argument(metavar="TOOL", help="E.g. mcp.files.read_file.")]
