@@ -186,6 +186,8 @@ def _told(value: Any) -> Any:
 
 def value_hash(value: Value) -> str:
     """sha256 of a value's content, the same inline and by reference, whichever run holds it."""
+    if value.parts:
+        return sha256_hex("".join(part.ref.rpartition("/")[2] for part in value.parts).encode())
     if not isinstance(value.json, msgspec.Raw):
         if value.parts:
             return sha256_hex(encode_value([part.ref.rpartition("/")[2] for part in value.parts]))

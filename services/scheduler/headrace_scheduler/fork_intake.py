@@ -4,23 +4,22 @@ The other run is read and folded once; what it holds by reference is stored agai
 history stands alone from its first message on.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
-from headrace.contracts import ids, names, subjects
+from headrace.contracts import ids, subjects
 from headrace.contracts.canonical import blake2b_hex, canonical_json
-from headrace.contracts.codec import decode, encode
-from headrace.contracts.envelope import ItemResult, Value
-from headrace.contracts.errors import ConflictError, CorruptError, DataError, NotFoundError, TooLargeError
+from headrace.contracts.codec import decode
+from headrace.contracts.errors import ConflictError, CorruptError, DataError, NotFoundError
 from headrace.pipeline.inputs import check_inputs, with_defaults
 from headrace.pipeline.plan import Plan
-from headrace.runtime import blobs
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
 from headrace_scheduler import messages
+from headrace_scheduler.adopting import adopted, bytes_of, fitting
 from headrace_scheduler.concurrency import key_text
 from headrace_scheduler.damage import doubt
 from headrace_scheduler.definitions import Definitions
@@ -32,9 +31,6 @@ from headrace_scheduler.state import created, evolve
 
 if TYPE_CHECKING:  # the intake makes this part of itself; naming its type back is no dependency
     from headrace_scheduler.intake import Intake
-
-FORKED_BYTES_MAX: Final = 3 * names.DECISION_BYTES_MAX
-"""Of what is taken over, in one decision: three quarters of what a message can hold, some 5,000 steps."""
 
 
 class ForkIntake:
@@ -72,7 +68,7 @@ class ForkIntake:
         run, first, seq, old = await self._read(command.tenant, data.runid)
         new = await self._plan(command, old)
         fork = await self._fork(command, run, old, new)
-        taken = [await self._adopt(command.tenant, run_id, one) for one in taken_over(fork, data.step)]
+        taken = [await adopted(self._broker, command.tenant, run_id, one) for one in taken_over(fork, data.step)]
         forked = ev.RunForked(origin=run.run, seq=seq, version=run.version, step=data.step, taken=tuple(taken))
         now_ms = self._clock.now_ms()
         is_same = new.digest == old.digest and not fork.changed["inputs"]
@@ -99,7 +95,7 @@ class ForkIntake:
                 source=self._source,
                 now_ms=now_ms,
                 correlation=command.correlationid or run_id,
-                forked=await self._fitting(command.tenant, run_id, forked),
+                forked=await fitting(self._broker, command.tenant, run_id, forked),
             )
         )
         return accepted
@@ -145,7 +141,7 @@ class ForkIntake:
 
     async def _fork(self, command: cmd.RunRerun | cmd.RunFork, run: Run, old: Plan, new: Plan) -> Fork:
         """Inputs that an edited definition does not know any more are left out; those given replace the others."""
-        before: dict[str, Any] = msgspec.json.decode(await self._bytes(command.tenant, run.inputs))
+        before: dict[str, Any] = msgspec.json.decode(await bytes_of(self._broker, command.tenant, run.inputs))
         given = command.data.inputs if isinstance(command.data, cmd.ForkRun) else {}
         known = {name: value for name, value in before.items() if name in new.inputs_schema["properties"]}
         inputs = with_defaults(new, known | given)
@@ -153,67 +149,6 @@ class ForkIntake:
         if reasons:
             raise RefusedError(tuple(reasons))
         return Fork(run, old, new, before, inputs)
-
-    async def _bytes(self, tenant: str, value: Value) -> bytes:
-        if isinstance(value.json, msgspec.Raw):
-            return bytes(value.json)
-        return await blobs.get(self._broker, tenant, value.ref)
-
-    # --- values ------------------------------------------------------------------------------------
-
-    async def _adopt(self, tenant: str, run_id: str, taken: ev.Taken) -> ev.Taken:
-        output = taken.output
-        return (
-            taken if output is None else msgspec.structs.replace(taken, output=await self._own(tenant, run_id, output))
-        )
-
-    async def _own(self, tenant: str, run_id: str, value: Value) -> Value:
-        """The value, with everything that it refers to held by the new run."""
-        if value.form == "items":
-            data = await self._bytes(tenant, value)
-            items = msgspec.json.decode(data, type=list[ItemResult])
-            own = [await self._own_item(tenant, run_id, item) for item in items]
-            if own != items:
-                return await self._stored(tenant, run_id, encode(own), form="items")
-        if not value.ref:
-            return value
-        return msgspec.structs.replace(value, ref=await blobs.adopt(self._broker, tenant, value.ref, run_id))
-
-    async def _own_item(self, tenant: str, run_id: str, item: ItemResult) -> ItemResult:
-        if item.value is None or not item.value.ref:
-            return item
-        return msgspec.structs.replace(item, value=await self._own(tenant, run_id, item.value))
-
-    async def _stored(self, tenant: str, run_id: str, data: bytes, *, form: str) -> Value:
-        if len(data) <= names.INLINE_BYTES_MAX:
-            return Value(json=msgspec.Raw(data), form=form)
-        return Value(ref=await blobs.put(self._broker, tenant, run_id, data), size=len(data), form=form)
-
-    async def _fitting(self, tenant: str, run_id: str, forked: ev.RunForked) -> ev.RunForked:
-        """The event, its largest values by reference as far as one decision cannot hold them.
-
-        Raises:
-            TooLargeError: there are too many steps all the same.
-        """
-        sizes = {
-            number: len(one.output.json)
-            for number, one in enumerate(forked.taken)
-            if one.output is not None and isinstance(one.output.json, msgspec.Raw)
-        }
-        taken, left = list(forked.taken), len(encode(forked)) - FORKED_BYTES_MAX
-        for number in sorted(sizes, key=lambda number: (-sizes[number], number)):
-            if left <= 0:
-                break
-            output = taken[number].output
-            assert output is not None and isinstance(output.json, msgspec.Raw)
-            ref = await blobs.put(self._broker, tenant, run_id, bytes(output.json))
-            held = Value(ref=ref, size=sizes[number], form=output.form)
-            left -= len(encode(output)) - len(encode(held))
-            taken[number] = msgspec.structs.replace(taken[number], output=held)
-        if left > 0:
-            message = f"{len(taken)} steps are too many to take over: {left} bytes more than one decision holds"
-            raise TooLargeError(message)
-        return msgspec.structs.replace(forked, taken=tuple(taken))
 
 
 def _check(run: Run) -> None:
