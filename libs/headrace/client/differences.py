@@ -25,7 +25,7 @@ PASSING: Final = frozenset(
 )
 """Fields that tell when, where and by whose word, and nothing of what happened. The values that `input_sha` covers are
 compared themselves, as outputs of the steps that gave them."""
-GIVEN: Final = frozenset({"defdigest", "inputs", "labels"})
+GIVEN: Final = frozenset({"defdigest", "event", "inputs", "labels"})
 """What a run begins with; the rest says where it stands among others."""
 RESULT: Final = ("status", "attempts", "output", "failure")
 """What is the same in a run that took a step over; time and money were spent in the other."""

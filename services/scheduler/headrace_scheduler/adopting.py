@@ -34,7 +34,7 @@ async def adopted(log: EventLog, tenant: str, run_id: str, taken: ev.Taken) -> e
     """
     if taken.output is None:
         return taken
-    return msgspec.structs.replace(taken, output=await _own(log, tenant, run_id, taken.output))
+    return msgspec.structs.replace(taken, output=await owned(log, tenant, run_id, taken.output))
 
 
 async def bytes_of(log: EventLog, tenant: str, value: Value) -> bytes:
@@ -42,8 +42,8 @@ async def bytes_of(log: EventLog, tenant: str, value: Value) -> bytes:
     return bytes(value.json) if isinstance(value.json, msgspec.Raw) else await blobs.get(log, tenant, value.ref)
 
 
-async def _own(log: EventLog, tenant: str, run_id: str, value: Value) -> Value:
-    """The value, with everything that it refers to held by the run."""
+async def owned(log: EventLog, tenant: str, run_id: str, value: Value) -> Value:
+    """The value, with everything that it refers to held by the run. Raises as `adopted`."""
     if value.parts:
         parts = [await _own_part(log, tenant, run_id, part) for part in value.parts]
         return msgspec.structs.replace(value, parts=tuple(parts), size=sum(part.size for part in parts))
@@ -77,7 +77,7 @@ async def _own_items(log: EventLog, tenant: str, run_id: str, data: bytes) -> by
 
 async def _own_item(log: EventLog, tenant: str, run_id: str, item: ItemResult) -> ItemResult:
     assert item.value is not None
-    return msgspec.structs.replace(item, value=await _own(log, tenant, run_id, item.value))
+    return msgspec.structs.replace(item, value=await owned(log, tenant, run_id, item.value))
 
 
 async def _stored(log: EventLog, tenant: str, run_id: str, data: bytes, *, form: str) -> Value:

@@ -13,13 +13,14 @@ from headrace.contracts import events as ev
 from headrace.contracts import ids, subjects
 from headrace.contracts.canonical import blake2b_hex, canonical_json
 from headrace.contracts.codec import decode
+from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ConflictError, CorruptError, DataError, NotFoundError
 from headrace.pipeline.inputs import check_inputs, with_defaults
 from headrace.pipeline.plan import Plan
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
 from headrace_scheduler import messages
-from headrace_scheduler.adopting import adopted, bytes_of, fitting
+from headrace_scheduler.adopting import adopted, bytes_of, fitting, owned
 from headrace_scheduler.concurrency import key_text
 from headrace_scheduler.damage import doubt
 from headrace_scheduler.definitions import Definitions
@@ -70,6 +71,7 @@ class ForkIntake:
         fork = await self._fork(command, run, old, new)
         taken = [await adopted(self._broker, command.tenant, run_id, one) for one in taken_over(fork, data.step)]
         forked = ev.RunForked(origin=run.run, seq=seq, version=run.version, step=data.step, taken=tuple(taken))
+        event = None if first.event is None else await owned(self._broker, command.tenant, run_id, first.event)
         now_ms = self._clock.now_ms()
         is_same = new.digest == old.digest and not fork.changed["inputs"]
         made = msgspec.structs.replace(
@@ -82,7 +84,8 @@ class ForkIntake:
             traceparent=command.traceparent,
             tracestate=command.tracestate,
             durability=self._durability,
-            key=first.key if is_same else key_text(new, fork.new_inputs, now_ms=now_ms),
+            event=event,
+            key=first.key if is_same else await self._key(command.tenant, new, fork.new_inputs, event, now_ms),
             attempt=first.attempt + 1 if isinstance(command, cmd.RunRerun) else 1,
         )
         await self._intake.create(
@@ -138,6 +141,11 @@ class ForkIntake:
             message = f"definition {digest} is pipeline `{plan.pipeline}`; the run is of `{old.pipeline}`"
             raise DataError(message)
         return plan
+
+    async def _key(self, tenant: str, plan: Plan, inputs: dict[str, Any], event: Value | None, now_ms: int) -> str:
+        """The text of the concurrency key: what triggered the other run counts as what triggers this one."""
+        plain = None if event is None else msgspec.json.decode(await bytes_of(self._broker, tenant, event))
+        return key_text(plan, inputs, plain, now_ms=now_ms)
 
     async def _fork(self, command: cmd.RunRerun | cmd.RunFork, run: Run, old: Plan, new: Plan) -> Fork:
         """Inputs that an edited definition does not know any more are left out; those given replace the others."""

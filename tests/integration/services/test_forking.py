@@ -12,7 +12,7 @@ from typing import Any
 import nats
 import pytest
 from tests.conftest import Connect, until
-from tests.engine import command, finished, history, put, running, running_scheduler, start
+from tests.engine import command, events_of, finished, history, put, running, running_scheduler, start
 from tests.integration.services.test_otp_n1_n9 import CATALOGUE, Calls, register
 
 from headrace.client.differences import compare
@@ -138,6 +138,40 @@ async def test_what_is_shared_is_not_executed_and_outlives_the_other_run(
         }
         assert view.steps["first"].output is not None
         assert (await resolve(broker, "default", view.steps["first"].output))["n"] == 1
+
+
+TRIGGERED = """
+pipeline: triggered
+inputs: {m: {type: integer, default: 1}}
+triggers: [{event: pushed}]
+limits: {concurrency: {key: "${{ event.data.k }}-${{ inputs.m }}"}}
+outputs: {seen: "${{ steps.end.output }}"}
+steps:
+  first: {tool: work.echo, with: {k: "${{ event.data.k }}"}}
+  end: {tool: work.echo, with: {k: "${{ steps.first.output.k }}", m: "${{ inputs.m }}", n: "${{ event.data.k }}"}}
+"""
+
+
+async def test_a_fork_sees_what_triggered_the_other_run(connect_broker: Connect, tmp_path: Path) -> None:
+    """In its steps and in its concurrency key, which is its own."""
+    broker, calls = await connect_broker("engine"), Calls()
+    async with executing(broker, tmp_path, calls), running_scheduler(broker):
+        await put(broker, TRIGGERED, arm=True, catalogue=CATALOGUE)
+        event = {"specversion": "1.0", "id": "e1", "source": "/x", "type": "pushed", "data": {"k": "key"}}
+        await broker.append(subjects.trigger("default", "pushed"), json.dumps(event).encode(), msg_id="e1")
+        decisions = "hr.evt.default.triggered.*.*.decision.run-completed"
+
+        async def ended() -> Any:
+            return await broker.last(subjects.runs_stream(0), decisions)
+
+        await until(ended, within_s=60, what="the triggered run has ended")
+        origin = (await ended()).subject.split(".")[5]
+        answer = await ask(broker, "run-fork", "f1", runid=origin, step="end", inputs={"m": 2}, newid="fork")
+        assert isinstance(answer, ev.CommandAccepted), answer
+        assert await seen(broker, "fork") == {"seen": {"k": "key", "m": 2, "n": "key"}}
+        (created,) = events_of(await history(broker, "fork"), ev.RunCreated)
+        assert created.key == "key-2"
+        assert {key for key in calls.by_key if key.startswith("fork/")} == {"fork/end"}
 
 
 def _process(environ: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
