@@ -46,7 +46,7 @@ proto: $(SETUP)
 
 simulate: $(SETUP)
 	$(BIN)/python -m tests.simulation.run --seeds 2000
-	HEADRACE_SIM_KILLS=1000 $(BIN)/pytest tests/simulation/test_killed_owner.py
+	HEADRACE_SIM_KILLS=1000 HEADRACE_KILL_SEEDS=300 $(BIN)/pytest tests/simulation/test_killed_owner.py tests/behaviour/test_kills.py
 
 # FUZZ inputs for expressions and as many for the loader; three quarters of an hour on one core.
 FUZZ ?= 1000000

@@ -6,6 +6,7 @@ the tool `play.do` and the provider `play`, which do what their arguments say an
 """
 
 import asyncio
+import contextvars
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,15 @@ class Script:
     acts: tuple[Act, ...] = ()
     beside: tuple[str, ...] = ()
     starts: bool = True
+
+
+@dataclass(slots=True, frozen=True)
+class Kill:
+    """kill -9 of a host, `at_s` after the first start was sent, and a new process there `restart_s` later."""
+
+    at_s: float
+    host: str
+    restart_s: float
 
 
 @dataclass(slots=True)
@@ -212,8 +222,8 @@ class Outside:
 
     async def do(self, host: Host, call: Call, args: Mapping[str, Any]) -> Any:
         """Take `ms`; crash in the first `crash` calls, hang in the first `hang`, fail in the first `fail` with `code`;
-        then give `give`. `fatal`: the failure is for good. Calls are counted by `tally`, which is the step instance
-        unless given."""
+        then give `give`, or an integer of so many `bits`. `fatal`: the failure is for good. Calls are counted by
+        `tally`, which is the step instance unless given."""
         self.calls.append(call)
         tally = args.get("tally", call.key)
         self._tallies[tally] += 1
@@ -229,6 +239,8 @@ class Outside:
             raise try_later(args.get("code", "unavailable"), "as asked")
         if args.get("fatal"):
             raise refuse(args.get("code", "refused"), "as asked")
+        if "bits" in args:
+            return 2 ** args["bits"]
         return args.get("give")
 
     def tool(self, host: Host) -> Any:
@@ -303,6 +315,8 @@ class _Play:
     outside: Outside
     folder: Path | None
     executors: int
+    schedulers: int = 1
+    kills: tuple[Kill, ...] = ()
     ids: dict[str, list[str]] = field(default_factory=dict)
     digests: set[str] = field(default_factory=set)
     commands: int = 0
@@ -310,8 +324,9 @@ class _Play:
     async def story(self, world: World) -> None:
         """All scripts, from their definitions to their ends."""
         loop, server = world.loop, world.server
-        mains = [processes.scheduler, *[executor(self.outside, self.folder)] * self.executors]
-        names = ["scheduler-0", *[f"executor-{number}" for number in range(self.executors)]]
+        mains = [processes.scheduler] * self.schedulers + [executor(self.outside, self.folder)] * self.executors
+        names = [f"scheduler-{number}" for number in range(self.schedulers)]
+        names += [f"executor-{number}" for number in range(self.executors)]
         world.asked = []
         world.hosts = [
             Host(loop, server, name, main, seed=number, wall_error_s=0.0)
@@ -335,6 +350,10 @@ class _Play:
                 self.ids[run].append(f"act-{run}-{number}")
                 send = partial(self._send, world, act.verb, {**about, **act.data}, f"act-{run}-{number}")
                 loop.call_later(act.at_s, send)
+        hosts = {host.name: host for host in world.hosts}
+        for kill in self.kills:
+            crash = partial(hosts[kill.host].crash, restart_s=kill.restart_s)
+            loop.call_later(kill.at_s, crash, context=contextvars.Context())
         last_s = loop.time() + max((act.at_s for script in self.scripts.values() for act in script.acts), default=0.0)
         while (self._open(world) or loop.time() < last_s) and loop.time() < ENDS_WITHIN_S:
             await asyncio.sleep(LOOK_S)
@@ -380,19 +399,25 @@ def _is_refused(world: World, seq: int) -> bool:
 
 
 def played(
-    scripts: Mapping[str, Script], *, folder: Path | None = None, executors: int = 1, faults: f.Faults | None = None
+    scripts: Mapping[str, Script],
+    *,
+    folder: Path | None = None,
+    executors: int = 1,
+    schedulers: int = 1,
+    kills: tuple[Kill, ...] = (),
 ) -> dict[str, Seen]:
     """Run id → what was seen of it; also of runs that others started, by their own ids.
 
     Args:
         folder: Where workspaces lie, and what steps may read.
-        executors: How many there are.
+        executors: How many there are; likewise schedulers.
+        kills: Which of them die, and when.
     """
     for text in dict.fromkeys(text for script in scripts.values() for text in (*script.beside, script.text)):
         load_text(text)  # what is refused is refused before there is a world
     outside = Outside()
-    play = _Play(scripts, outside, folder, executors)
-    record = simulate(1, faults=faults or f.listed({}), settled=True, story=play.story)
+    play = _Play(scripts, outside, folder, executors, schedulers, kills)
+    record = simulate(1, faults=f.listed({}), settled=True, story=play.story)
     assert not record.complaints, record.complaints
     assert not record.unfinished, record.unfinished
     return _seen(record, play)
@@ -442,5 +467,5 @@ def _blobs(record: Record) -> dict[str, bytes]:
 
 def one(text: str, inputs: Mapping[str, Any] | None = None, **more: Any) -> Seen:
     """A single script's run."""
-    world = {name: more.pop(name) for name in ("folder", "executors", "faults") if name in more}
+    world = {name: more.pop(name) for name in ("folder", "executors", "schedulers", "kills") if name in more}
     return played({"r": Script(text, inputs or {}, **more)}, **world)["r"]

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from headrace.cli.output import counted, emit, note, report_error, say
+from headrace.cli.pointing import pointed
 from headrace.cli.pricing import price_table
 from headrace.contracts import names
 from headrace.contracts.errors import InputFileError
@@ -45,6 +46,8 @@ def _refused(file: Path, error: RefusedDefinitionError, *, as_json: bool) -> Non
     if not as_json:
         for problem in error.found:
             say(str(problem))
+            for line in pointed(problem):
+                say(line)
         return
     problems = [
         {

@@ -11,9 +11,11 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
 
+from headrace.cli.pointing import pointed
 from headrace.contracts import names
 from headrace.contracts.errors import DefinitionError, HeadraceError, RetryableError, TerminalError
 from headrace.contracts.failure import Failure
+from headrace.pipeline.problems import RefusedDefinitionError
 
 HINTS: Final = {
     "storage_full": "free space on the disk and ask again: local mode reserves 3.5 GiB, of at most 3/4 of what is free",
@@ -134,6 +136,12 @@ def _reported(error: Exception, *, as_json: bool) -> int:
             traceback.print_exception(error)
         _show([Failure(code="internal", message=f"{type(error).__name__}: {error}")], as_json=as_json)
         return names.EXIT_BUG
+    if isinstance(error, RefusedDefinitionError) and not as_json:
+        for found in error.found:
+            note(str(found))
+            for line in pointed(found):
+                note(line)
+        return error.exit_code
     if isinstance(error, DefinitionError) and not as_json:
         for problem in error.problems:
             note(problem)

@@ -133,8 +133,9 @@ class _TemplateCompiler:
             case _:
                 return _Constant(tree), tree
         children = tuple(node for node, _ in made)
-        if all(isinstance(child, _Constant) for child in children):
-            return _Constant(source), source
+        constants = [child.value for child in children if isinstance(child, _Constant)]
+        if len(constants) == len(children):  # not the source: that has `$${{` where the value has `${{`
+            return _Constant(constants if keys is None else dict(zip(keys, constants, strict=True))), source
         return _Branch(keys, children), source
 
     def _marked(self, tree: dict[str, Any]) -> tuple[Any, Any]:
