@@ -184,7 +184,7 @@ def _default(key: str) -> KeyCase:
 
 def _default_model() -> KeyCase:
     steps = {
-        "a": {"llm": {"prompt": "x"}},
+        "a": {"llm": {"prompt": "x", "allow_unpriced": True}},
         "b": {"llm": {"prompt": "x", "model": "echo/echo"}},
     }
     outputs = {name: f"${{{{ steps.{name}.output.model }}}}" for name in steps}
@@ -379,7 +379,7 @@ def asked(expected: Mapping[str, Any], **llm: Any) -> KeyCase:
         (call,) = mine["it"].calls
         assert {key: call.args[key] for key in expected} == expected
 
-    spec = {"model": "play/m", **({} if "messages" in llm else {"prompt": "hello"}), **llm}
+    spec = {"model": "play/m", "allow_unpriced": True, **({} if "messages" in llm else {"prompt": "hello"}), **llm}
     return KeyCase({"it": Script(pipeline({"s": {"llm": spec}}), {"x": 7, "zero": 0})}, judge)
 
 
