@@ -64,7 +64,10 @@ CRON: Final = "tests/unit/scheduler/test_cron.py"
 APPROVALS: Final = "tests/unit/scheduler/test_approvals.py"
 MODELS: Final = "tests/integration/executor/test_model_loop.py"
 METERING: Final = "tests/unit/step_executor/test_metering.py"
+EMIT: Final = "tests/integration/scheduler/test_emit.py"
 ELSEWHERE: Final[dict[str, str]] = {
+    "emit.name": f"{EMIT}::test_an_event_starts_what_listens_once_and_is_seen_by_its_run",
+    "emit.data": f"{EMIT}::test_an_event_starts_what_listens_once_and_is_seen_by_its_run",
     "trigger.timezone": f"{CRON}::test_an_instant_is_fired_once_of_its_own_accord_and_never_early",
     "trigger.catch_up": f"{SCHEDULES}::test_with_catch_up_all_every_missed_instant_has_its_run",
     "trigger.catch_up=once": f"{SCHEDULES}::test_a_missed_cron_fires_once_after_an_outage_whoever_comes_first",
