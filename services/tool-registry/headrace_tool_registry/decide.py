@@ -183,6 +183,6 @@ def _schema_problems(field: str, schema: dict[str, object]) -> list[str]:
     """As an executor will read it, so that what is registered can be called. Fetches nothing."""
     try:
         json_schemas.validator(schema)
-    except DataError as error:
-        return [f"{field} is no JSON Schema: {error}"]
+    except json_schemas.SchemaRefusedError as error:
+        return [f"{field} is no JSON Schema: {error.pointer or '/'}: {error}"]
     return []

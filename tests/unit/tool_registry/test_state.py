@@ -1,6 +1,7 @@
 """The catalogue is a fold, and its hash does not depend on the order of anything."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from headrace.contracts.errors import ConflictError, DataError, NotFoundError
 from headrace.contracts.events import ToolName, ToolSpec
+from headrace.pipeline import json_schemas
 from headrace_tool_registry.decide import Origin, approve, disable, register
 from headrace_tool_registry.state import EMPTY, Catalogue, catalogue_hash, enabled, evolve, find, waiting
 
@@ -115,3 +117,39 @@ def test_nobody_stands_in_for_a_built_in_tool() -> None:
     spec = ToolSpec(tool="fs.read", version="99", description="d", args={}, endpoint="nats:tools.t.x.1")
     with pytest.raises(DataError, match="built-in"):
         register(EMPTY, spec, origin=origin())
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer"),
+    [
+        ({"type": "nonsense"}, "/type"),
+        ({"properties": {"a/b": {"type": "nonsense"}}}, "/properties/a~1b/type"),
+        ({"properties": {"a": {"pattern": "("}}}, "/properties/a/pattern"),
+        ({"properties": {"a": {"pattern": "(?=a)b"}}}, "/properties/a/pattern"),
+        ({"properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}, "/properties/a/$ref"),
+        ({"allOf": [{}, {"$ref": "#/nowhere"}]}, "/allOf/1/$ref"),
+    ],
+)
+def test_input_53_a_schema_that_cannot_be_used_is_refused_with_its_place(schema: dict[str, Any], pointer: str) -> None:
+    """By JSON pointer; a pattern that cannot run in linear time is no pattern here."""
+    spec = ToolSpec(tool="a.b", version="1", description="d", args=schema)
+    with pytest.raises(DataError) as raised:
+        register(EMPTY, spec, origin=origin())
+    assert f"args is no JSON Schema: {pointer}: " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+        {"properties": {"n": {"$ref": "#"}}},
+        {"properties": {"n": {"pattern": "^(a+)+$"}}},
+    ],
+)
+def test_input_53_recursion_and_catastrophic_patterns_end(schema: dict[str, Any]) -> None:
+    """A schema that refers to itself, and a pattern that elsewhere takes for ever, are checked in linear time."""
+    spec = ToolSpec(tool="a.b", version="1", description="d", args=schema)
+    assert register(EMPTY, spec, origin=origin()) is not None
+    checker = json_schemas.validator(schema)
+    assert len(json_schemas.errors(checker, {"n": "a" * 100_000 + "!"})) <= 1
