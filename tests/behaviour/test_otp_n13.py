@@ -63,6 +63,7 @@ SCHEDULES: Final = "tests/integration/scheduler/test_schedules.py"
 CRON: Final = "tests/unit/scheduler/test_cron.py"
 APPROVALS: Final = "tests/unit/scheduler/test_approvals.py"
 MODELS: Final = "tests/integration/executor/test_model_loop.py"
+BUDGETS: Final = "tests/unit/scheduler/test_budgets.py"
 METERING: Final = "tests/unit/step_executor/test_metering.py"
 EMIT: Final = "tests/integration/scheduler/test_emit.py"
 ELSEWHERE: Final[dict[str, str]] = {
@@ -79,6 +80,12 @@ ELSEWHERE: Final[dict[str, str]] = {
     "approval.on_timeout": f"{APPROVALS}::test_an_approval_that_nobody_gives_in_time_fails_or_skips_its_step",
     "approval.on_timeout=fail": f"{APPROVALS}::test_an_approval_that_nobody_gives_in_time_fails_or_skips_its_step",
     "approval.on_timeout=skip": f"{APPROVALS}::test_an_approval_that_nobody_gives_in_time_fails_or_skips_its_step",
+    "step.budget": f"{BUDGETS}::test_a_steps_budget_holds_for_all_items_and_for_every_attempt_of_its_group",
+    "limits.budget": f"{BUDGETS}::test_what_does_not_fit_beside_others_waits_for_them_and_takes_what_they_leave",
+    "budget.usd": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
+    "budget.tokens": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
+    "budget.on_exceed": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
+    "budget.on_exceed=fail": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
     "llm.allow_unpriced": f"{METERING}::test_a_model_without_a_price_is_called_only_where_that_is_allowed",
     "llm.tools": f"{MODELS}::test_a_model_is_told_what_its_calls_gave_and_every_round_is_recorded",
     "llm.max_rounds": f"{MODELS}::test_input_38_what_is_not_allowed_is_refused_and_three_in_a_row_fail_the_step",

@@ -17,6 +17,7 @@ from headrace.pipeline.numbering import Numbering, budget_of, duration_ms
 from headrace.pipeline.pending import PENDING
 from headrace.pipeline.plan import Block, Child, ConcurrencyKey, CronTrigger, Node, Plan
 from headrace.pipeline.positions import Positions
+from headrace.pipeline.pricing import every_step
 from headrace.pipeline.problems import RefusedDefinitionError
 from headrace.pipeline.schedules import UTC
 from headrace.pipeline.validate import Report, check_shapes
@@ -83,7 +84,13 @@ def check_document(
     """Everything wrong with one document goes to the report; None when not even its outline holds."""
     if not check_shapes(document, report, pending=pending):
         return None
-    return check_graph(document, report, catalogue, pending=pending)
+    checked = check_graph(document, report, catalogue, pending=pending)
+    if "name:children" in pending and checked is not None and "budget" in document.get("limits", {}):
+        for step in every_step(checked.root):
+            if step.kind == "pipeline":
+                text = "a child run under the run's budget cannot be executed by this release yet"
+                report.key((*step.at, "pipeline"), "E1401", text, f"it waits for: {pending['name:children']}")
+    return checked
 
 
 def plan_of(definition: Definition, checked: Checked) -> Plan:

@@ -1,6 +1,7 @@
 """Checked steps → nodes and blocks: names become integers, and defaults are applied."""
 
 from collections.abc import Mapping
+from decimal import ROUND_DOWN, Decimal
 from typing import Any, Final
 
 from headrace.contracts import names
@@ -40,7 +41,9 @@ def budget_of(given: Mapping[str, Any] | None) -> Budget | None:
     if given is None:
         return None
     return Budget(
-        usd_micros=round(given["usd"] * _MICROS) if "usd" in given else None,
+        usd_micros=int((Decimal(str(given["usd"])) * _MICROS).to_integral_value(ROUND_DOWN))
+        if "usd" in given
+        else None,
         tokens=parse_count(given["tokens"]) if "tokens" in given else None,
         pause=given.get("on_exceed", "pause") == "pause",
     )

@@ -14,8 +14,8 @@ _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 PENDING: Final[Mapping[str, str]] = {
     "step.on_unknown=ask": _WAITING,
     "step.version": "pinned versions of tools",
-    "step.budget": _COST,
-    "limits.budget": _COST,
+    "budget.on_exceed=pause": _COST,
+    "name:children": _COST,
     "pipeline.retain": "keeping workspaces",
     "llm.approve": _WAITING,
     "llm.session": _MODELS,

@@ -55,7 +55,7 @@ def unpriced(plan: Plan, table: PriceTable) -> tuple[str, ...]:
 def check_prices(checked: Checked, report: Report, table: PriceTable) -> None:
     """Report every model of a document whose price is not known and must be."""
     told: set[Path] = set()
-    for step in _steps(checked.root):
+    for step in every_step(checked.root):
         if step.kind != "llm" or step.spec.source.get("allow_unpriced", False):
             continue
         own = "model" in step.body["llm"]
@@ -68,11 +68,12 @@ def check_prices(checked: Checked, report: Report, table: PriceTable) -> None:
                 report.value(place, "E1216", f"no price is known for model `{model[:100]}`", UNPRICED_HINT)
 
 
-def _steps(block: CheckedBlock) -> Iterator[CheckedStep]:
+def every_step(block: CheckedBlock) -> Iterator[CheckedStep]:
+    """The steps of a block, at any depth."""
     for step in block.steps:
         yield step
         for inner in step.blocks:
-            yield from _steps(inner)
+            yield from every_step(inner)
 
 
 def output_tokens_of(spec: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from headrace.contracts.codec import plain
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ExpressionError
 from headrace.pipeline.expressions import Expression, Template, evaluate, render
+from headrace_scheduler.budgets import hold
 from headrace_scheduler.deadlines import attempt_window_ms
 from headrace_scheduler.draft import Writer
 from headrace_scheduler.orders import Content, content_for, evaluable_here
@@ -71,8 +72,13 @@ def order_evaluation(writer: Writer, path: str) -> None:
 
 
 def schedule_content(writer: Writer, path: str, *, attempt: int, content: Content, cache_key: str = "") -> None:
-    """Offer an attempt to the executors, when its queue has room."""
-    if not writer.take(content.queue):
+    """Offer an attempt to the executors, when its queue and its budgets have room.
+
+    Raises:
+        ExpressionError: no budget will ever have room for it.
+    """
+    held = hold(writer, path, content)
+    if held.waits or not writer.take(content.queue):
         return
     not_after_ms, due_ms = attempt_window_ms(writer.run, writer.plan, path, at_ms=writer.now_ms)
     writer.emit(
@@ -84,6 +90,7 @@ def schedule_content(writer: Writer, path: str, *, attempt: int, content: Conten
             not_after_ms=not_after_ms,
             due_ms=due_ms,
             cache_key=cache_key,
+            reserved=held.amount,
         )
     )
     writer.add_order(path, content)

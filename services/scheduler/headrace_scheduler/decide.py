@@ -19,6 +19,7 @@ from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ExpressionError
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan, node_of
+from headrace.pipeline.prices import PriceTable, shipped
 from headrace_scheduler import starting
 from headrace_scheduler.approvals import settle_approval
 from headrace_scheduler.caching import keep
@@ -83,6 +84,8 @@ class Limits:
     """Newest digest by pipeline name, for children started by name."""
     reuse: Reuse = field(default_factory=Reuse)
     """Earlier results; what is wanted beside them is noted here."""
+    prices: PriceTable = field(default_factory=shipped)
+    """What models cost, for budgets."""
 
 
 @dataclass(slots=True)
@@ -112,6 +115,7 @@ def decide(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | N
 def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Decision | None:
     """As `decide`, asking every question, which costs a draft of the run."""
     writer = Writer(run, plan, now_ms, limits.left, limits.refused, limits.definitions, limits.reuse)
+    writer.prices = limits.prices
     _settle_controls(writer)
     if writer.run.status == "cancelling":
         _settle_cancelling(writer, limits.lost)

@@ -12,6 +12,7 @@ from headrace.contracts.codec import encode, encode_value
 from headrace.contracts.envelope import Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Plan
+from headrace.pipeline.prices import PriceTable, shipped
 from headrace_scheduler import ends
 from headrace_scheduler.orders import Content, content_for, make_order
 from headrace_scheduler.records import RUNNING, Run, draft_of
@@ -41,6 +42,7 @@ class Writer:
     ) -> None:
         self.run = draft_of(run)
         self.plan, self.now_ms, self.definitions, self.reuse = plan, now_ms, definitions, reuse
+        self.prices: PriceTable = shipped()
         self._left, self._refused = left, refused
         self.events: list[ev.DecisionEvent] = []
         self.orders: dict[str, ev.Order] = {}

@@ -25,6 +25,7 @@ from headrace.contracts.live import Beat, Held
 from headrace.runtime.eventlog import BusMessage, Subscription
 from headrace.runtime.presence import Presence
 from headrace_scheduler.entries import Entry, Shared
+from headrace_scheduler.ledger import affords_again
 from headrace_scheduler.orders import content_for, make_order
 from headrace_scheduler.partition import Partition
 from headrace_scheduler.publishing import REPUBLISH_S
@@ -317,7 +318,7 @@ class HandBack:
         holder = self.peers.get(inst.claim_holder)
         if claimed and holder is not None and holder.alive and (run.run, inst.path, inst.claim_attempt) in holder.held:
             return  # whoever claimed it is still at it, and has a deadline
-        if claimed or inst.lost + 1 >= names.HOLDERS_LOST_MAX:
+        if claimed or inst.lost + 1 >= names.HOLDERS_LOST_MAX or not affords_again(entry.run, entry.plan, inst):
             entry.lost.add(inst.path)
             await partition.follow(run.run)
             return

@@ -15,6 +15,7 @@ from headrace.contracts.envelope import ItemResult, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Block, Node, Plan, node_of
 from headrace_scheduler.deadlines import step_deadline_ms
+from headrace_scheduler.ledger import settle
 from headrace_scheduler.paths import asker_of, is_inside, owner_of, part_of, place_of, scope_of, scope_path
 from headrace_scheduler.records import (
     ACTIVE,
@@ -145,6 +146,7 @@ def leave(run: Run, inst: Inst) -> None:
                     del places[number]
                     return
     elif inst.status in ACTIVE:
+        settle(run, inst)
         run.active.pop(inst.path, None)
         run.reported.pop(inst.path, None)
         run.unordered.pop(inst.path, None)

@@ -161,6 +161,7 @@ def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
         claim_seq=inst.claim_base,
         workspace=content.queue.split("-")[1:2] == ["ws"],
         artifacts=() if node is None else node.artifacts,
+        reserved=inst.reserved,
         secrets=() if node is None else node.secrets,
     )
 

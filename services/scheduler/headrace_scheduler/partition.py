@@ -295,6 +295,7 @@ class Partition:
             lost=frozenset(entry.lost),
             definitions=self.shared.definitions.get(run.tenant, {}),
             reuse=Reuse(entry.reused),
+            prices=self.shared.plans.prices,
         )
         try:
             decision = decide(run, entry.plan, now_ms=now_ms, limits=limits)

@@ -13,6 +13,7 @@ from headrace.contracts import names
 from headrace.contracts.codec import inline
 from headrace.contracts.envelope import ItemResult, Part, Value
 from headrace.contracts.failure import Failure
+from headrace.contracts.money import Amount
 from headrace.pipeline.plan import Plan, node_of
 
 WAITING: Final = "waiting"
@@ -58,6 +59,15 @@ class Report(msgspec.Struct, omit_defaults=True):
     deferred: str = ""
     deferred_ms: int = 0
     usage: ev.Usage | None = None
+    cost: ev.Cost | None = None
+
+
+class Account(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What counts against one budget."""
+
+    spent: Amount = Amount()
+    reserved: Amount = Amount()
+    """Of attempts that are not over."""
 
 
 class Signal(msgspec.Struct):
@@ -174,6 +184,10 @@ class Inst(msgspec.Struct, omit_defaults=True):
     emitted: bool = False
     """The broker has; no decision has dealt with it yet."""
     child: str = ""
+    reserved: Amount | None = None
+    """What the current attempt may cost, where a budget bounds it."""
+    accounts: tuple[str, ...] = ()
+    """Where that is set aside."""
     begun: ev.ChildStarted | None = None
     """What the child's first decision derives from."""
 
@@ -235,6 +249,8 @@ class Run(msgspec.Struct, omit_defaults=True):
     """Steps that succeeded and can be undone, in the order in which they did."""
     signals: dict[str, list[Signal]] = {}
     """Those that came and were not taken, by name, in the order in which they came."""
+    ledger: dict[str, Account] = {}
+    """What is spent and set aside, by budget."""
     undo_began: bool = False
     undo_due_ms: int = 0
     """When undoing is over; 0 while the run is not about to end."""
@@ -330,6 +346,7 @@ def draft_of(run: Run) -> Run:
     draft.lined = run.lined.copy()
     draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
     draft.asked, draft.undo = run.asked.copy(), run.undo.copy()
+    draft.ledger = run.ledger.copy()
     if run.signals:
         draft.signals = {name: waiting.copy() for name, waiting in run.signals.items()}
     return draft

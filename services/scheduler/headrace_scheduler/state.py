@@ -23,6 +23,7 @@ from headrace_scheduler import emits, questions
 from headrace_scheduler.deadlines import attempt_window_ms
 from headrace_scheduler.forking import take_over
 from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in, store_items
+from headrace_scheduler.ledger import charge_lost, reserve
 from headrace_scheduler.records import (
     CANCELLED,
     CHILD,
@@ -74,10 +75,10 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
         case ev.StepOrdered():
             return _evolve_ordered(run, seq, message)
         case ev.AttemptSucceeded():
-            report = Report(message.id, value=message.data.output, usage=message.data.usage)
+            report = Report(message.id, value=message.data.output, usage=message.data.usage, cost=message.data.cost)
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptFailed():
-            report = Report(message.id, failure=message.data.failure, usage=message.data.usage)
+            report = Report(message.id, failure=message.data.failure, usage=message.data.usage, cost=message.data.cost)
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptDeferred():
             report = Report(message.id, deferred=message.data.reason, deferred_ms=message.data.due_ms)
@@ -140,6 +141,7 @@ def _evolve_ordered(run: Run, seq: int, message: ev.StepOrdered) -> bool:
     if order.offer <= inst.offer:
         return False
     if order.offer > inst.want_offer:
+        charge_lost(run, inst, order.offer - inst.want_offer)
         inst.lost += order.offer - inst.want_offer
         inst.want_offer = order.offer
     inst.offer, inst.order_seq = order.offer, seq
@@ -390,14 +392,16 @@ def _apply_scheduled(run: Run, plan: Plan, event: ev.StepScheduled, at_ms: int) 
     inst.cache_key = event.cache_key or inst.cache_key  # the first attempt says it
     inst.decision, inst.version = "", 0  # known once the decision that says this is in the log
     run.unordered[event.path] = None
+    reserve(run, plan, inst, event.reserved)
 
 
 def _apply_fired(run: Run, plan: Plan, event: ev.TimerFired, at_ms: int) -> None:
     inst = run.edit(event.path)
     if event.timer != "deferred" or inst.status != SLEEPING:
         return  # a retry is followed by its step-scheduled, a wait by its step-completed
+    reserved, inst.reserved = inst.reserved, None  # the same attempt goes on
     leave(run, inst)
-    inst.status, inst.timer, inst.timer_ms = RUNNING, "", 0
+    inst.status, inst.timer, inst.timer_ms, inst.reserved = RUNNING, "", 0, reserved
     inst.not_after_ms, inst.due_ms = attempt_window_ms(run, plan, event.path, at_ms=at_ms)
     run.active[event.path] = None
     if inst.report is None:

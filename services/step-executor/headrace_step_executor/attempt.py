@@ -151,7 +151,7 @@ class Attempts:
             failure=settled_failure(order, failure, called=progress.called),
             duration_ms=self._duration_ms(progress),
             usage=progress.usage,
-            cost=progress.cost,
+            cost=progress.cost or (None if order.reserved is None else ev.Cost()),
         )
 
     def _duration_ms(self, progress: _Progress) -> int:

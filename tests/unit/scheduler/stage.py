@@ -236,14 +236,17 @@ class Stage:
     def succeed(self, path: str, value: Any = None, **over: Any) -> bool:
         """The executor of the newest order reports a result."""
         output = value if isinstance(value, Value) else inline(value)
-        data = ev.Succeeded(**self._names(path, over), output=output)
+        cost = over.pop("cost", None)
+        data = ev.Succeeded(**self._names(path, over), output=output, cost=cost)
         return self._report(ev.AttemptSucceeded, path, data, **over)
 
     def fail(self, path: str, code: str = "unavailable", *, retryable: bool = True, **over: Any) -> bool:
         """… an error."""
         after_ms = over.pop("retry_after_ms", 0)
         failure = Failure(code=code, message=f"{code}!", retryable=retryable, retry_after_ms=after_ms)
-        return self._report(ev.AttemptFailed, path, ev.Failed(**self._names(path, over), failure=failure), **over)
+        cost = over.pop("cost", None)
+        data = ev.Failed(**self._names(path, over), failure=failure, cost=cost)
+        return self._report(ev.AttemptFailed, path, data, **over)
 
     def defer(self, path: str, ms: int = 1_000, **over: Any) -> bool:
         """… that it cannot run now."""
