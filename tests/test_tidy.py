@@ -98,6 +98,7 @@ TESTED_BY = {
     "headrace/pipeline/checked": "unit/pipeline/test_numbering.py",
     "headrace/pipeline/cache_rules": "unit/pipeline/test_bad_files.py",
     "headrace/pipeline/cycles": "unit/pipeline/test_graph.py",
+    "headrace/pipeline/price_files": "unit/pipeline/test_prices.py",
     "headrace/pipeline/published_schema": "unit/pipeline/test_schema.py",
     "headrace/pipeline/scopes": "unit/pipeline/test_lookups.py",
     "headrace/pipeline/shapes": "unit/pipeline/test_schema.py",

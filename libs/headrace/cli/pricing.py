@@ -8,7 +8,8 @@ import msgspec
 
 from headrace.client.history import RunView
 from headrace.contracts.money import NOTHING, Amount, usd_text
-from headrace.pipeline.prices import PriceTable, table_of
+from headrace.pipeline.price_files import table_of
+from headrace.pipeline.prices import PriceTable
 
 PRICES_FILE: Final = "HEADRACE_PRICES_FILE"
 

@@ -9,16 +9,12 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from headrace.contracts.canonical import sha256_hex
-from headrace.contracts.errors import ConfigError
 from headrace.contracts.events import Usage
 from headrace.contracts.money import PICOS_PER_NANO, Amount, UnitPrices
-from headrace.pipeline.loader import load_bytes
 
 FREE: Final = UnitPrices(input=0, output=0, cached=0, reasoning=0)
 PICOS_PER_USD_A_MILLION: Final = 1_000_000
@@ -29,7 +25,7 @@ ANY: Final = "*"
 """Stands for every model of a provider that has no entry of its own."""
 _DATE: Final = re.compile(r"-\d{4}-?\d{2}-?\d{2}$", re.ASCII)
 """Vendors name a fixed state of a model by its date."""
-_UNITS: Final = ("input", "output", "cached", "reasoning")
+UNITS: Final = ("input", "output", "cached", "reasoning")
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,73 +114,14 @@ def shipped() -> PriceTable:
     begins: dict[str, ModelPrice] = {}
     for provider, rows in whole["models"].items():
         for row in rows:
-            price = _price(row, f"{provider}/{row['names'][0]}")
+            price = price_of(row, f"{provider}/{row['names'][0]}")
             exact |= {f"{provider}/{name.lower()}": price for name in row["names"]}
             begins |= {f"{provider}/{name.lower()}": price for name in row.get("begins", ())}
     return PriceTable(whole["version"], exact, begins)
 
 
-def table_of(file: Path | None) -> PriceTable:
-    """The shipped table, with the operator's file over it where there is one.
-
-    Raises:
-        ConfigError: it cannot be read. See also `read_own`.
-    """
-    if file is None:
-        return shipped()
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        msg = f"{file}: {error.strerror}"
-        raise ConfigError(msg) from error
-    return read_own(data, str(file))
-
-
-def read_own(data: bytes, file: str, *, over: PriceTable | None = None) -> PriceTable:
-    """The table of an operator's file, over the shipped one. YAML or JSON:
-
-    ```yaml
-    version: contract-7          # optional
-    models:
-      openai/gpt-5-mini: {input: 0.2, output: 1.6, cached: 0.02}   # US dollars a million tokens
-      openai/*: {input: 0, output: 0}                              # every other model of the provider
-    ```
-    `cached` is the price of `input` unless given, `reasoning` that of `output`; `context` is how many tokens one call
-    can be given.
-
-    Raises:
-        ConfigError: it is no such file, with every entry that does not fit.
-        DefinitionError: it is not YAML.
-    """
-    document = load_bytes(data, file).document
-    table = shipped() if over is None else over
-    if not isinstance(document, dict) or not isinstance(document.get("models"), dict):
-        msg = f"{file}: a price table is a map with `models`, and perhaps `version`"
-        raise ConfigError(msg)
-    problems = [f"{file}: unknown key `{key}`" for key in document if key not in ("version", "models")]
-    own: dict[str, ModelPrice] = {}
-    for model, row in document["models"].items():
-        try:
-            own[model.lower()] = _own_price(model, row)
-        except ValueError as error:
-            problems.append(f"{file}: {model[:100]}: {error}")
-    if problems:
-        raise ConfigError("\n".join(problems))
-    named = str(document.get("version", sha256_hex(data)[:12]))[:60]
-    return table.with_own(f"{table.version} + {named}", own)
-
-
-def _own_price(model: str, row: Any) -> ModelPrice:
-    if not all(model.partition("/")):
-        msg = "a model is named provider/model"
-        raise ValueError(msg)
-    if not isinstance(row, dict) or not {"input", "output"} <= row.keys() <= {*_UNITS, "context"}:
-        msg = "prices are `input`, `output` and perhaps `cached`, `reasoning`; beside them `context`"
-        raise ValueError(msg)
-    return _price(row, model)
-
-
-def _price(row: Mapping[str, Any], model: str) -> ModelPrice:
+def price_of(row: Mapping[str, Any], model: str) -> ModelPrice:
+    """The price that a row of a table says. Raises ValueError with what does not fit."""
     context = row.get("context", 0)
     if not isinstance(context, int) or isinstance(context, bool) or not 0 <= context <= CONTEXT_MAX:
         msg = f"`context` is a whole number of tokens, not {str(context)[:60]}"
@@ -194,7 +131,7 @@ def _price(row: Mapping[str, Any], model: str) -> ModelPrice:
 
 
 def _unit(row: Mapping[str, Any], model: str) -> UnitPrices:
-    given = {unit: _unit_price(row[unit], unit, model) for unit in _UNITS if unit in row}
+    given = {unit: _unit_price(row[unit], unit, model) for unit in UNITS if unit in row}
     return UnitPrices(
         input=given["input"],
         output=given["output"],

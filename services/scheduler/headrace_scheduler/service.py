@@ -9,7 +9,7 @@ from typing import Final
 from headrace.contracts import codec, names, subjects
 from headrace.contracts.errors import ConsumerGoneError, MalformedMessageError, RetryableError, UnknownOutcomeError
 from headrace.contracts.live import CurrentAnswer, CurrentAsk
-from headrace.pipeline.prices import table_of
+from headrace.pipeline.price_files import table_of
 from headrace.runtime.clock import Clock
 from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import Broker, BusMessage, Consumer, Delivery, Subscription

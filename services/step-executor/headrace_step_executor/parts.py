@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from headrace.pipeline.builtin_tools import BUILTIN_TOOLS
-from headrace.pipeline.prices import table_of
+from headrace.pipeline.price_files import table_of
 from headrace.runtime.blobs import BlobCache
 from headrace.runtime.clock import Clock
 from headrace.runtime.entropy import Entropy

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from headrace.contracts.errors import ConfigError
 from headrace.contracts.events import Usage
 from headrace.contracts.money import Amount, UnitPrices, usd_text
-from headrace.pipeline.prices import FREE, ModelPrice, Tier, cost_of, read_own, shipped, table_of
+from headrace.pipeline.price_files import read_own, table_of
+from headrace.pipeline.prices import FREE, ModelPrice, Tier, cost_of, shipped
 
 DEAR = UnitPrices(input=3_000_000, output=15_000_000, cached=300_000, reasoning=15_000_000)
 COUNTS = st.integers(0, 10**9)
