@@ -69,5 +69,11 @@ node: $(SETUP)
 bench bench-quick: $(SETUP)
 	$(BIN)/python -m tests.benchmarks.run
 
+# Ratios by CPU time of graphs of 10,000 steps and maps of 100,000 items, two minutes; then the map over a real cluster.
+SCALE_ITEMS ?= 100000
+scale: $(SETUP)
+	$(BIN)/python -m tests.benchmarks.scale
+	$(BIN)/python -m tests.benchmarks.scale cluster $(SCALE_ITEMS)
+
 clean:
 	rm -rf $(VENV) build dist .headrace

@@ -33,7 +33,7 @@ class Cost:
     steps: int
     """Attempts that executors reported."""
     cpu_s: float
-    """Deciding, writing, reading and folding; not what the executors' part of this loop takes."""
+    """Deciding, writing, reading and folding, and the little that the executors' part of this loop takes."""
     snapshot_bytes: int
     """The largest snapshot of the run, of those taken on the way."""
     snapshot_s: float
@@ -53,20 +53,20 @@ def measure(plan: Plan, inputs: dict[str, Any] | None = None, *, output: Any = N
         AssertionError: the run does not complete.
     """
     loop = _Loop(plan, inputs or {}, inline({"value": 1} if output is None else output))
-    every = 0
     cost = Cost(loop.run, 0, 0.0, 0, 0.0)
+    began, aside_s = time.process_time(), 0.0
     while not loop.run.ended:
         loop.turn()
-        every += 1
-        if snapshots and every % snapshots == 0:
-            began = time.process_time()
+        if snapshots and loop.steps % snapshots == 0 and not loop.run.ended:
+            now = time.process_time()
             data = msgspec.json.encode(loop.run)
             loop.run = msgspec.json.decode(data, type=Run)
-            spent = time.process_time() - began
+            spent = time.process_time() - now
+            aside_s += spent
             if len(data) > cost.snapshot_bytes:
                 cost.snapshot_bytes, cost.snapshot_s = len(data), spent
     assert loop.run.status == "completed", (loop.run.status, loop.run.failure)
-    cost.run, cost.steps, cost.cpu_s = loop.run, loop.steps, loop.cpu_s
+    cost.run, cost.steps, cost.cpu_s = loop.run, loop.steps, time.process_time() - began - aside_s
     return cost
 
 
@@ -75,7 +75,7 @@ class _Loop:
 
     def __init__(self, plan: Plan, inputs: dict[str, Any], output: Value) -> None:
         self.plan, self.output = plan, output
-        self.now_ms, self.seq, self.steps, self.cpu_s = START_MS, 1, 0, 0.0
+        self.now_ms, self.seq, self.steps = START_MS, 1, 0
         self.out: deque[tuple[ev.Order, str]] = deque()
         first = messages.first_decision(
             messages.Creation(
@@ -104,22 +104,17 @@ class _Loop:
 
     def turn(self) -> None:
         """Decide until nothing is missing, then hear of one attempt."""
-        began = time.process_time()
         while (decision := decide(self.run, self.plan, now_ms=self.now_ms, limits=Limits({}))) is not None:
             _, message = messages.decided(self.run, decision, source=SOURCE)
             self.seq += 1
             evolve(self.run, self.seq, message, self.plan)
             self.out.extend((order, message.id) for order in decision.orders.values())
         next_due_ms(self.run, self.plan, now_ms=self.now_ms)
-        self.cpu_s += time.process_time() - began
         if self.run.ended:
             return
-        body = codec.encode(self._report(*self.out.popleft()))
-        began = time.process_time()
-        report = codec.decode(body)
+        report = codec.decode(codec.encode(self._report(*self.out.popleft())))
         self.seq += 1
         assert evolve(self.run, self.seq, report, self.plan)
-        self.cpu_s += time.process_time() - began
         self.steps += 1
         self.now_ms += 1
 

@@ -36,7 +36,7 @@ def step_deadline_ms(run: Run, plan: Plan, path: str, *, now_ms: int = 0) -> int
     allowed_ms = node_of(plan, path).deadline_ms
     if "?" in path:
         return now_ms + min(names.STEP_DEADLINE_MS, allowed_ms)
-    whole = run.get(whole_of(path))
+    whole = run.get(whole_of(path)) if path[-1] in "])" else None
     return whole.deadline_ms if whole is not None and whole.deadline_ms else now_ms + allowed_ms
 
 

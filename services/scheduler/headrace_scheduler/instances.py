@@ -223,7 +223,9 @@ def end(
             return  # the whole has ended; its parts' ends are for the record
         _take_part(run, path)
     inst = run.edit(path)
-    was, output = inst.status, None if output is None else _kept(output)
+    was = inst.status
+    if output is not None and type(run.insts) is dict:  # a draft is gone before its messages are
+        output = _kept(output)
     leave(run, inst)
     if status in _BROKEN and (inst.scope or inst.fan or inst.turns):
         clear_inside(run, plan, path)

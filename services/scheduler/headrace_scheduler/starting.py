@@ -42,17 +42,20 @@ def start(writer: Writer) -> None:
 
 def _start_ready(writer: Writer) -> None:
     """In one order over both lists; where the run has no room, the longer one is not looked at."""
+    if not writer.run.ready and not writer.run.lined:
+        return
     tried = set[str]()
     ready, lined = _Line(writer.run.ready, tried), _Line(writer.run.lined, tried)
     while not writer.full and writer.fatal is None:
-        place = ready.head()
-        if writer.run.lined and writer.room():
-            other = lined.head()
-            place = other if place is None or (other is not None and other < place) else place
-        if place is None:
+        place, other = ready.head(), lined.head() if writer.room() else None
+        if other is not None and (place is None or other < place):
+            tried.add(other[3])
+            _begin_step(writer, writer.plan.nodes[other[1]], other[3])
+        elif place is not None:
+            tried.add(place[3])
+            _start_step(writer, writer.plan.nodes[place[1]], place[3])
+        else:
             return
-        tried.add(place[3])
-        _start_step(writer, writer.plan.nodes[place[1]], place[3])
 
 
 class _Line:
@@ -80,7 +83,7 @@ class _Line:
 
 
 def _start_step(writer: Writer, node: Node, path: str) -> None:
-    """One ready step: skip it, open its window or loop, or start its only instance."""
+    """One ready step: skip it, or begin it."""
     if path[-1] in "])":
         _start_part(writer, node, path)
         return
@@ -88,6 +91,11 @@ def _start_step(writer: Writer, node: Node, path: str) -> None:
     if cause is not None:
         writer.emit(ev.StepSkipped(path=path, reason=f"it needs `{cause.path}`, which was skipped"))
         return
+    _begin_step(writer, node, path)
+
+
+def _begin_step(writer: Writer, node: Node, path: str) -> None:
+    """Open the window or the loop of a step that its needs do not skip, or start its only instance."""
     is_single = node.foreach is None and node.loop is None
     if is_single and node.kind in ORDERED and (not writer.room() or writer.refuses(node.queue)):
         return  # before anything is evaluated: a long line of ready steps must not cost more the longer it is
