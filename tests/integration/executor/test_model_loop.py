@@ -403,3 +403,20 @@ async def test_a_secret_stands_in_no_round(connect_broker: Connect, tmp_path: Pa
     assert len(said) == 4
     assert not [body for body in said if b"canary" in body]
     assert report.data.usage.input_tokens == 20
+
+
+async def test_input_37_arguments_that_do_not_fit_reach_no_tool(connect_broker: Connect, tmp_path: Path) -> None:
+    """Wrong type, extra key, 10 MB of text: a step fails as `tool_args_invalid` before the call; in a loop the model is
+    told, and tries again."""
+    world = World()
+    model = Model([("w_note", {"n": "x"}), ("w_note", {"n": 1, "m": 2})], [("w_note", {"n": 3})],
+                  [("w_note", {"t": "x" * 10_000_000})], "done")  # fmt: skip
+    async with running(connect_broker, tmp_path, around=world.around(model)) as rig:
+        await register(rig, spec("w.note"))
+        for run, args in (("a", {"n": "x"}), ("b", {"n": 1, "m": 2}), ("c", {"t": "x" * 100_000})):
+            failed = await rig.failure(run=run, tool="w.note", input=args)
+            assert (failed.code, failed.retryable, len(failed.message) < 1_000) == ("tool_args_invalid", False, True)
+        assert world.calls == []
+        assert (await rig.output(run="d", **llm(tools=["w.note"])))["text"] == "done"
+    assert [args for _, args, _ in world.calls] == [{"n": 3}]
+    assert [is_error for turn in (1, 2, 3) for _, is_error in model.told(turn)] == [True, True, False, True]
