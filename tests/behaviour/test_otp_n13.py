@@ -96,7 +96,6 @@ ELSEWHERE: Final[dict[str, str]] = {
 ISSUES: Final[dict[str, int]] = {
     "steps that wait for somebody": 3,
     "events out of runs": 3,
-    "pinned versions of tools": 3,
     "prices and budgets": 4,
     "keeping workspaces": 3,
     "the layer of models: tool loops, schemas, sessions": 4,

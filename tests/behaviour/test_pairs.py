@@ -465,6 +465,18 @@ def _queue(body: Body) -> Case:
     return Case({"it": _script(body, body.step("inputs.x") | {"queue": LABEL})}, judge)
 
 
+def _version(body: Body) -> Case:
+    """That version and no other; a tool of this process has version 0."""
+
+    def judge(seen: dict[str, Seen]) -> None:
+        assert seen["there"].output("s") == body.gives(7)
+        assert (seen["other"].error("s"), seen["other"].calls) == ("tool_unavailable", [])
+
+    there = body.step("inputs.x") | {"version": "0"}
+    other = body.step("inputs.x") | {"version": "9", "retry": {"attempts": 1}}
+    return Case({"there": _script(body, there), "other": _script(body, other)}, judge)
+
+
 CASES: Final[dict[str, Callable[[Body], Case]]] = {
     "with": _with,
     "outputs": _with,
@@ -491,6 +503,7 @@ CASES: Final[dict[str, Callable[[Body], Case]]] = {
     "artifacts": _artifacts,
     "cache": _cache,
     "queue": _queue,
+    "version": _version,
     "priority": _priority,
     "labels": _plain,
 }

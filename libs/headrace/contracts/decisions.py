@@ -33,6 +33,8 @@ class RunCreated(Event, frozen=True, tag="io.headrace.run.created.v1"):
     parent: str = ""
     parent_path: str = ""
     depth: int = 1
+    tools: dict[str, str] = {}
+    """Versions of tools that its steps call as long as it lives, by name."""
     attempt: int = 1
     """Which try of the same work this run is: of a child run the attempt of the step that started it."""
     traceparent: str = ""

@@ -111,6 +111,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sequence of the previous attempt's claim, 0 if none: what this attempt's claim expects."""
     workspace: bool = False
     artifacts: tuple[str, ...] = ()
+    tool_version: str = ""
+    """Which version of the tool; the newest where none is pinned."""
     secrets: tuple[str, ...] = ()
     """Names of secrets that the template reads: the executor has their values, and nobody else."""
     reserved: Amount | None = None

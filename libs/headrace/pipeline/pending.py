@@ -13,7 +13,6 @@ _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
     "step.on_unknown=ask": _WAITING,
-    "step.version": "pinned versions of tools",
     "budget.on_exceed=pause": _COST,
     "name:children": _COST,
     "pipeline.retain": "keeping workspaces",

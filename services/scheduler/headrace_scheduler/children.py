@@ -150,6 +150,7 @@ async def _create(partition: "Partition", parent: Run, inst: Inst, begun: ev.Chi
             hops=parent.hops,
             key=key,
             attempt=attempt,
+            tools=partition.shared.tool_versions.pins(parent.tenant, plan),
         ),
         cause=parent.decision_id,
         source=source,

@@ -16,6 +16,7 @@ from headrace_scheduler.records import Run
 from headrace_scheduler.reuse import Found
 from headrace_scheduler.room import Room
 from headrace_scheduler.schedules import Schedules
+from headrace_scheduler.tool_versions import ToolVersions
 
 
 @dataclass(slots=True)
@@ -97,6 +98,7 @@ class Shared:
     definitions: dict[str, dict[str, str]]
     """tenant → pipeline → newest digest."""
     schedules: Schedules
+    tool_versions: ToolVersions
     snapshots_on: bool = True
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held while a value of any size is in memory: of those there is one at a time."""

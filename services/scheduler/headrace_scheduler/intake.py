@@ -235,6 +235,7 @@ class Intake:
         created = ev.RunCreated(
             defdigest=plan.digest,
             inputs=await self.store(cause.tenant, run_id, complete),
+            tools=self._served.tool_versions.pins(cause.tenant, plan),
             deadline_ms=now_ms + plan.deadline_ms,
             request=request,
             labels=dict(plan.labels) | labels,

@@ -163,6 +163,7 @@ def make_order(run: Run, plan: Plan, inst: Inst, content: Content) -> ev.Order:
         artifacts=() if node is None else node.artifacts,
         reserved=inst.reserved,
         secrets=() if node is None else node.secrets,
+        tool_version="" if node is None else node.version or run.tools.get(node.tool, ""),
     )
 
 

@@ -218,6 +218,8 @@ class Run(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
     tracestate: str = ""
     correlation: str = ""
+    tools: dict[str, str] = {}
+    """Pinned versions by tool."""
     attempt: int = 1
     """Which try of the same work it is."""
     event: Value | None = None

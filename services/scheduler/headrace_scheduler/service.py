@@ -30,6 +30,7 @@ from headrace_scheduler.records import RUNNING
 from headrace_scheduler.room import Room
 from headrace_scheduler.schedules import Schedules
 from headrace_scheduler.serving import Served
+from headrace_scheduler.tool_versions import ToolVersions
 from headrace_scheduler.triggers import Triggers
 
 log = logging.getLogger("headrace.scheduler")
@@ -73,11 +74,12 @@ class Scheduler:
         plans = Plans(broker, prices=table_of(config.prices_file))
         definitions = Definitions(broker, clock)
         self._definitions = definitions
+        self._tool_versions = ToolVersions(broker, clock)
         self._admission = Admission(broker, clock=clock, source=source, tenant=config.tenant)
         self._intake = Intake(
             broker,
             clock=clock,
-            served=Served(plans, lambda: self.handback.serving()),
+            served=Served(plans, lambda: self.handback.serving(), self._tool_versions),
             definitions=definitions,
             admission=self._admission,
             source=source,
@@ -95,6 +97,7 @@ class Scheduler:
             may_decide=self.leases.may_decide,
             definitions=definitions.newest,
             schedules=Schedules(definitions, plans, self._intake),
+            tool_versions=self._tool_versions,
             snapshots_on=config.snapshots,
         )
         self._intake_handback = IntakeHandBack(
@@ -120,6 +123,7 @@ class Scheduler:
         return (
             self.leases.caught_up
             and self._definitions.fold.caught_up
+            and self._tool_versions.fold.caught_up
             and all(partition.live for partition in self.partitions.values())
         )
 
@@ -133,6 +137,7 @@ class Scheduler:
         self._admission.probe()
         start = self._supervisor.start
         start("scheduler.definitions", self._definitions.fold.run)
+        start("scheduler.tools", self._tool_versions.fold.run)
         start("scheduler.leases", self.leases.run, "transient")
         start("scheduler.handback", self.handback.run)
         start("scheduler.admission", self._admission.run)

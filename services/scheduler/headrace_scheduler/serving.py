@@ -12,6 +12,7 @@ from headrace.contracts.errors import TerminalError, UnavailableError
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Node, Plan
 from headrace_scheduler.plans import Plans
+from headrace_scheduler.tool_versions import ToolVersions
 
 HEAR_S: Final = names.PRESENCE_FULL_EVERY * names.PRESENCE_BEAT_S
 """How long a scheduler listens before it takes silence for an answer: the beats of that time cannot all be lost."""
@@ -34,6 +35,7 @@ class Served:
 
     plans: Plans
     serving: Callable[[], Serving]
+    tool_versions: ToolVersions
 
     async def refusals(self, tenant: str, plan: Plan) -> list[Failure]:
         """Why a run of this plan cannot be served; empty also where no executor lives: those that come may have all.

@@ -378,7 +378,7 @@ def _fan(event: ev.ForeachStarted) -> Fan:
 def _apply_created(run: Run, plan: Plan, event: ev.RunCreated, at_ms: int) -> None:
     run.created_ms, run.deadline_ms, run.inputs = at_ms, event.deadline_ms, event.inputs
     run.labels, run.request, run.durability = event.labels, event.request, event.durability
-    run.key, run.attempt = event.key, event.attempt
+    run.key, run.attempt, run.tools = event.key, event.attempt, event.tools
     run.event, run.hops = event.event, event.hops
     run.parent, run.parent_path, run.depth = event.parent, event.parent_path, event.depth
     run.open = open_block(run, plan, plan.blocks[ROOT], "")

@@ -64,11 +64,16 @@ class Catalogue:
         """Every tool that an event has spoken of, and every built-in one."""
         return {tool for owner, tool in self._tools if owner == tenant} | set(self._compiled)
 
-    def find(self, tenant: str, tool: str) -> ev.ToolSpec | None:
-        """The newest enabled version; None when there is none."""
+    def find(self, tenant: str, tool: str, version: str = "") -> ev.ToolSpec | None:
+        """The newest enabled version, or the one that is pinned, even if it was disabled since; None when there is
+        none."""
         versions = self._tools.get((tenant, tool))
         if versions is None:
-            return self._compiled.get(tool)
+            compiled = self._compiled.get(tool)
+            return compiled if compiled is not None and version in ("", compiled.version) else None
+        if version:
+            pinned = versions.get(version)
+            return None if pinned is None else pinned.spec
         enabled = [version.spec for version in versions.values() if version.enabled]
         return enabled[-1] if enabled else None
 

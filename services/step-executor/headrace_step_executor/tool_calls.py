@@ -49,11 +49,12 @@ class ToolCalls:
         }
         self._checkers: dict[tuple[str, str], tuple[events.ToolSpec, Any]] = {}
 
-    def spec(self, tenant: str, name: str) -> events.ToolSpec | None:
-        """The tool of that name as it can be called here; None when there is none."""
-        spec = self._catalogue.find(tenant, name)
-        if spec is None and not self._catalogue.knows(tenant, name):
-            spec = self._local.get(name)
+    def spec(self, tenant: str, name: str, version: str = "") -> events.ToolSpec | None:
+        """The tool of that name as it can be called here, the newest or of that version; None when there is none."""
+        spec = self._catalogue.find(tenant, name, version)
+        local = self._local.get(name)
+        if spec is None and local is not None and not self._catalogue.knows(tenant, name):
+            spec = local if version in ("", local.version) else None
         return None if spec is not None and spec.endpoint == subjects.BUILTIN and name not in self._functions else spec
 
     def specs(self, tenant: str) -> list[events.ToolSpec]:
@@ -70,10 +71,12 @@ class ToolCalls:
             `tool_args_invalid`.
         """
         tenant, name = received.message.tenant, received.order.tool
-        spec, function = self.spec(tenant, name), self._functions.get(name)
+        version = received.order.tool_version
+        spec, function = self.spec(tenant, name, version), self._functions.get(name)
         if spec is None:
+            which = f"version {version[:64]!r}" if version else "enabled version"
             msg = "tool_unavailable"
-            raise try_later(msg, f"no enabled version of the tool {name[:100]!r} is known here")
+            raise try_later(msg, f"no {which} of the tool {name[:100]!r} is known here")
         args = msgspec.json.decode(data)
         if not isinstance(args, dict):
             msg = "tool_args_invalid"
