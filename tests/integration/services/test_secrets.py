@@ -171,7 +171,8 @@ LOOP = """
 pipeline: looping
 outputs: {said: "${{ steps.model.output }}"}
 steps:
-  model: {llm: {model: sayso/one, allow_unpriced: true, prompt: hi, tools: [work.echo], options: {key: "${{ secrets.CANARY }}"}}}
+  model:
+    llm: {model: sayso/one, allow_unpriced: true, prompt: hi, tools: [work.echo], options: {key: "${{ secrets.CANARY }}"}}
 """
 
 
