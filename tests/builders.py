@@ -394,6 +394,7 @@ def example_messages() -> dict[str, Message]:
         message(ev.SessionClosed, ev.SessionClosing(session="chat-7", version=1, reason="done"), **plain),
         message(ev.AlertRaised, ev.Alert(rule="run-stalled", about=RUN, failure=failure(retryable=False)), **plain),
         message(ev.AlertCleared, ev.Alert(rule="run-stalled", about=RUN), **plain),
+        *_breaker_messages(),
         message(
             ev.MessageParked,
             ev.Parked(
@@ -461,6 +462,17 @@ def _key_messages() -> tuple[Message, ...]:
         message(pseudo.KeyReleased, pseudo.KeyRelease(run=RUN), **own),
         message(ev.KeyAnswered, ev.KeyAnswer(key=KEY, granted=True)),
     )
+
+
+def _breaker_messages() -> list[Any]:
+    plain: dict[str, Any] = {"subject": "", "pipeline": "", "runid": "", "stepid": "", "attempt": 0}
+    name = {"name": "openai-m-0a1b2c3d", "provider": "openai", "model": "m", "instance": "step-executor-1"}
+    opened = ev.Breaker(**name, cause="timeout: no answer", due_ms=NOON_MS + 30_000, trips=1)
+    return [
+        message(ev.BreakerOpened, opened, **plain),
+        message(ev.BreakerProbed, ev.Breaker(**name, cause="timeout: no answer", trips=1), **plain),
+        message(ev.BreakerClosed, ev.Breaker(**name), **plain),
+    ]
 
 
 def _pseudo_messages() -> tuple[Message, ...]:

@@ -92,6 +92,7 @@ TESTED_BY = {
     "headrace/contracts/live": "contracts/test_schemas.py",
     "headrace/contracts/money": "unit/pipeline/test_prices.py",
     "headrace/contracts/names": "contracts/test_schemas.py",
+    "headrace/contracts/system": "contracts/test_codec.py",
     "headrace/contracts/pseudo": "contracts/test_codec.py",
     "headrace/contracts/run_inputs": "contracts/test_codec.py",
     # the language's table, what checking gives, and which names are known where, show in what is accepted and refused

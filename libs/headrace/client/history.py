@@ -228,6 +228,8 @@ def _wait(step: StepView, event: ev.TimerSet | ev.SignalAwaited | ev.ApprovalReq
     step.failure = event.failure or step.failure
     if event.timer == "retry":
         step.status = "retrying"
+    elif event.timer == "deferred" and event.failure is not None:
+        step.reason = f"{event.failure.code}: {event.failure.message}"
 
 
 def _answer(event: ev.TimerFired | ev.SignalTaken | ev.ApprovalGranted | ev.ApprovalDenied) -> str:

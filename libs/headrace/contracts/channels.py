@@ -190,6 +190,15 @@ _STORED_CHANNELS: Final = (
         "The newest state of each alert.",
     ),
     Channel(
+        "breakers",
+        "hr.sys.breaker.{breaker}",
+        subjects.SYSTEM,
+        (EXECUTOR,),
+        (EXECUTOR, ANYONE),
+        (ev.BreakerOpened, ev.BreakerProbed, ev.BreakerClosed),
+        "The newest change of each breaker. Other replicas take it for a hint.",
+    ),
+    Channel(
         "dead-letters",
         "hr.dead.{tenant}.{stream}",
         subjects.DEAD,

@@ -70,6 +70,15 @@ from headrace.contracts.run_inputs import Reason as Reason
 from headrace.contracts.run_inputs import ResumeRequested as ResumeRequested
 from headrace.contracts.run_inputs import Signalled as Signalled
 from headrace.contracts.run_inputs import SignalReceived as SignalReceived
+from headrace.contracts.system import Alert as Alert
+from headrace.contracts.system import AlertCleared as AlertCleared
+from headrace.contracts.system import AlertRaised as AlertRaised
+from headrace.contracts.system import Breaker as Breaker
+from headrace.contracts.system import BreakerClosed as BreakerClosed
+from headrace.contracts.system import BreakerMessage as BreakerMessage
+from headrace.contracts.system import BreakerOpened as BreakerOpened
+from headrace.contracts.system import BreakerProbed as BreakerProbed
+from headrace.contracts.system import SystemMessage
 from headrace.contracts.tools import ToolChanged as ToolChanged
 from headrace.contracts.tools import ToolDisabled as ToolDisabled
 from headrace.contracts.tools import ToolName as ToolName
@@ -196,6 +205,7 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     offer: int
     reason: str
     due_ms: int
+    detail: str = ""
 
 
 class AttemptDeferred(Message, frozen=True, tag="io.headrace.attempt.deferred.v1"):
@@ -299,26 +309,6 @@ class DefinitionRetired(Message, frozen=True, tag="io.headrace.definition.retire
     data: Reason
 
 
-class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of `alert-raised` and `alert-cleared`."""
-
-    rule: str
-    about: str
-    failure: Failure | None = None
-
-
-class AlertRaised(Message, frozen=True, tag="io.headrace.alert.raised.v1"):
-    """Somebody must look."""
-
-    data: Alert
-
-
-class AlertCleared(Message, frozen=True, tag="io.headrace.alert.cleared.v1"):
-    """What the alert was about is over."""
-
-    data: Alert
-
-
 class Parked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Body of `message-parked`: the original, byte for byte (base64 on the wire), and why it was set aside."""
 
@@ -351,7 +341,6 @@ StoredMessage = (
     | SessionOpened
     | TurnAppended
     | SessionClosed
-    | AlertRaised
-    | AlertCleared
+    | SystemMessage
     | MessageParked
 )

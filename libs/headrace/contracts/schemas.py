@@ -38,6 +38,7 @@ _PARAMETERS: Final = {
     "tool": "Token of the tool.",
     "session": "Token of the session.",
     "rule": "Name of the alert rule.",
+    "breaker": "Provider, endpoint and model of the breaker, and a hash that tells it from others.",
     "stream": "The stream that the message came from.",
     "instance": "Name of a process.",
 }

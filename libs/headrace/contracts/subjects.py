@@ -198,6 +198,14 @@ def alert(rule: str) -> str:
     return f"hr.sys.alert.{rule}"
 
 
+def breaker(name: str) -> str:
+    """Where a breaker's changes are told."""
+    return f"hr.sys.breaker.{name}"
+
+
+BREAKERS_ALL: Final = "hr.sys.breaker.*"
+
+
 def dead(tenant: str, stream: str) -> str:
     """Where messages of a stream are parked."""
     return f"hr.dead.{tenant}.{stream}"

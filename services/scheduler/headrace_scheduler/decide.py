@@ -324,7 +324,8 @@ def _settle_reports(writer: Writer) -> None:
             )
         if report.deferred:
             due_ms = max(writer.now_ms, report.deferred_ms)
-            reason = Failure(code=report.deferred, message="the executor could not run it yet", retryable=True)
+            why = report.detail or "the executor could not run it yet"
+            reason = Failure(code=report.deferred, message=why, retryable=True)
             writer.emit(ev.TimerSet(path=path, timer="deferred", due_ms=due_ms, attempt=inst.attempt, failure=reason))
         elif report.failure is not None:
             fail_attempt(writer, inst, report.failure)

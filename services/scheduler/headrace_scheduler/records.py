@@ -58,6 +58,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     failure: Failure | None = None
     deferred: str = ""
     deferred_ms: int = 0
+    detail: str = ""
     usage: ev.Usage | None = None
     cost: ev.Cost | None = None
 

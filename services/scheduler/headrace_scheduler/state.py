@@ -81,7 +81,8 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             report = Report(message.id, failure=message.data.failure, usage=message.data.usage, cost=message.data.cost)
             return _evolve_report(run, message.stepid, message.attempt, message.data.decision, report)
         case ev.AttemptDeferred():
-            report = Report(message.id, deferred=message.data.reason, deferred_ms=message.data.due_ms)
+            data = message.data
+            report = Report(message.id, deferred=data.reason, deferred_ms=data.due_ms, detail=data.detail)
             if (inst := run.get(message.stepid)) is not None and message.data.offer < inst.want_offer:
                 run.late += 1
                 return False  # a newer offer is out, and may run

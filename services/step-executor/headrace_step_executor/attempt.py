@@ -28,10 +28,10 @@ from headrace_step_executor.artifacts import collect
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.claims import claim, source_of
 from headrace_step_executor.decide import Received, settled_failure
+from headrace_step_executor.guards import DeferredError, Guards
 from headrace_step_executor.metering import Meter
 from headrace_step_executor.model_tools import ModelTools
 from headrace_step_executor.providers.protocol import GenerateRequest, GenerateResponse, request_of
-from headrace_step_executor.providers.registry import Providers
 from headrace_step_executor.rendering import Rendering
 from headrace_step_executor.round_log import RoundLog
 from headrace_step_executor.tool_calls import ToolCalls
@@ -40,6 +40,8 @@ from headrace_step_executor.tools.beneath import Workspace
 log = logging.getLogger("headrace.executor")
 
 WORKSPACES: Final = "workspaces"
+DEFER_SPREAD: Final = 0.2
+"""Orders that wait for the same thing come back over a fifth of the wait, not all at once."""
 T = TypeVar("T")
 
 
@@ -105,17 +107,17 @@ class Attempts:
         *,
         rendering: Rendering,
         tools: ToolCalls,
-        providers: Providers,
+        guards: Guards,
         clock: Clock,
         entropy: Entropy,
         instance: str,
         places: Places,
     ) -> None:
-        self._log, self._rendering, self._tools, self._providers = eventlog, rendering, tools, providers
+        self._log, self._rendering, self._tools, self._guards = eventlog, rendering, tools, guards
         self._clock, self._entropy, self._instance = clock, entropy, instance
         self._places, self._secrets = places, rendering.secrets
 
-    async def run(self, received: Received) -> ev.Succeeded | ev.Failed | None:
+    async def run(self, received: Received) -> ev.Succeeded | ev.Failed | ev.Deferred | None:
         """What to report, secrets hidden; None when somebody else holds the call and nothing is to be reported.
 
         Cancelling it stops the work: threads are told, worker processes killed, requests aborted.
@@ -123,7 +125,7 @@ class Attempts:
         outcome = await self._run(received)
         return None if outcome is None else self._secrets.hidden(outcome)
 
-    async def _run(self, received: Received) -> ev.Succeeded | ev.Failed | None:
+    async def _run(self, received: Received) -> ev.Succeeded | ev.Failed | ev.Deferred | None:
         order = received.order
         began_s = self._clock.monotonic_s()
         left_ms = max(1, min(order.timeout_ms, order.due_ms - self._places.time.now_ms()))
@@ -138,6 +140,8 @@ class Attempts:
                 return self._failed(received, progress, _internal(received, error))
             message = f"{order.path}: no result within {progress.limit_s:.3f} s"
             return self._failed(received, progress, Failure(code="timeout", message=message, retryable=True))
+        except DeferredError as error:
+            return self._deferred(received, progress, error)
         except HeadraceError as error:
             return self._failed(received, progress, error.failure())
         except Exception as error:  # noqa: BLE001 - our own bug must fail this attempt and no other
@@ -152,6 +156,17 @@ class Attempts:
             duration_ms=self._duration_ms(progress),
             usage=progress.usage,
             cost=progress.cost or (None if order.reserved is None else ev.Cost()),
+        )
+
+    def _deferred(self, received: Received, progress: _Progress, error: DeferredError) -> ev.Deferred | ev.Failed:
+        """The order is offered again later, in this same attempt; a claimed call can't be claimed again in it."""
+        order, wait_ms = received.order, int(error.after_s * 1000 * (1 + DEFER_SPREAD * self._entropy.jitter()))
+        if order.effect == "at_most_once":
+            failure = Failure(code=error.reason, message=str(error)[:1000], retryable=True, retry_after_ms=wait_ms)
+            return self._failed(received, progress, failure)
+        due_ms = self._places.time.now_ms() + wait_ms
+        return ev.Deferred(
+            decision=order.decision, offer=order.offer, reason=error.reason, due_ms=due_ms, detail=str(error)[:1000]
         )
 
     def _duration_ms(self, progress: _Progress) -> int:
@@ -203,18 +218,22 @@ class Attempts:
         order = received.order
         key = ids.idempotency_key(received.message.runid, order.path)
         loop, spec = model_loop.split(msgspec.json.decode(data))
-        name, request = request_of(spec, key=key, attempt=order.attempt)
-        provider = self._providers.get(name)
+        models, request = request_of(spec, key=key, attempt=order.attempt)
         meter = progress.meter = Meter(self._places.prices, spec, order.reserved)
         tools = ModelTools(self._tools, received, loop.tools, clock=self._clock)
         await self._claimed(received, progress)
 
         async def ask(asked: GenerateRequest) -> GenerateResponse:
-            asked = meter.admit(f"{name}/{asked.model}", asked)
             try:
-                response = await provider.generate(asked, deadline_s=self._left_s(progress))
+                response = await self._guards.generate(
+                    models, asked, deadline_s=self._left_s(progress), admit=meter.admit
+                )
+            except DeferredError:
+                meter.withdrawn()
+                raise
             except BaseException as error:
-                progress.pay(meter.failed(error))
+                if meter.calling:
+                    progress.pay(meter.failed(error))
                 raise
             progress.pay(response.usage)
             meter.paid(response.usage)
@@ -223,11 +242,12 @@ class Attempts:
         def recall(said: GenerateResponse, attempt: int) -> None:
             if attempt == order.attempt:
                 progress.pay(said.usage)
-                meter.recalled(f"{name}/{request.model}", said.usage)
+                meter.recalled(models[0], said.usage)
 
         if not loop.loops:
             said = await ask(request)
-            return encode_checked({"text": said.text, "model": said.model, "finish_reason": said.finish_reason})
+            shown = {"text": said.text, "model": said.model, "finish_reason": said.finish_reason}
+            return encode_checked(shown | ({"replaced": True} if said.replaced else {}))
         around = model_loop.Surrounding(
             ask=ask,
             recalled=recall,

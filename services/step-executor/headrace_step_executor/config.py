@@ -36,6 +36,8 @@ class Config(Settings):
     """For file operations and name look-ups. A hanging file system holds at most these."""
     render_workers: int = Field(default=2, ge=1, le=64)
     """Processes for large transforms at a time; as many as there are cores to spare."""
+    model_in_flight_max: int = Field(default=32, ge=1, le=10_000)
+    """Calls of one provider and model in flight in this process."""
     cassette_mode: Literal["replay", "record", "auto"] = "replay"
     """Whether `cassette/…` models answer from files, record what the real ones say, or do so where nothing is yet."""
     cassette_dir: Path | None = None

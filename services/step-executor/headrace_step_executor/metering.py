@@ -82,6 +82,15 @@ class Meter:
         self._open = (model, bound)
         return request
 
+    @property
+    def calling(self) -> bool:
+        """A call was admitted, and nobody has said how it ended."""
+        return self._open is not None
+
+    def withdrawn(self) -> None:
+        """The call that was admitted is not made."""
+        self._open = None
+
     def paid(self, usage: Usage) -> None:
         """The call has ended, and used so much."""
         assert self._open is not None

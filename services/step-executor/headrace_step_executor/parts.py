@@ -15,6 +15,7 @@ from headrace.runtime.threads import DaemonThreads
 from headrace_step_executor.attempt import Attempts, Places
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.config import Config
+from headrace_step_executor.guards import Guards
 from headrace_step_executor.providers.protocol import Provider
 from headrace_step_executor.providers.registry import Cassettes, Providers
 from headrace_step_executor.rendering import Rendering
@@ -63,6 +64,7 @@ def build_executor(
     providers = Providers(clock, environ=around.environ, read_roots=read_roots, cassettes=cassettes)
     for name, provider in around.providers.items():
         providers.add(name, provider)
+    guards = Guards(providers, clock, entropy, places=config.model_in_flight_max)
     catalogue = Catalogue(BUILTIN_TOOLS)
     http = HttpTool(clock, allowed=allow_list(config.http_allow))
     functions = {**builtin_functions(http), **around.tools}
@@ -75,7 +77,7 @@ def build_executor(
         broker,
         rendering=rendering,
         tools=tools,
-        providers=providers,
+        guards=guards,
         clock=clock,
         entropy=entropy,
         instance=instance,

@@ -335,12 +335,15 @@ class StepExecutor:
             reconnected_s_ago=None if since_s == self._first_connected_s else now_s - since_s,
         )
 
-    async def _report(self, work: _Work, outcome: ev.Succeeded | ev.Failed) -> bool:
+    async def _report(self, work: _Work, outcome: ev.Succeeded | ev.Failed | ev.Deferred) -> bool:
         """True when the report is stored; False when the order was handed back instead."""
         received = work.received
         now_ms = self._parts.time.now_ms()
         if isinstance(outcome, ev.Succeeded):
             report = decide.succeeded(received, outcome, source=self._source, now_ms=now_ms)
+        elif isinstance(outcome, ev.Deferred):
+            report = decide.deferred(received, outcome, source=self._source, now_ms=now_ms)
+            log.info("attempt.deferred", extra=_about(received) | {"reason": outcome.reason})
         else:
             report = decide.failed(received, outcome, source=self._source, now_ms=now_ms)
             log.info("attempt.failed", extra=_about(received) | {"failure": outcome.failure.code})

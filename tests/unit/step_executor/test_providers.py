@@ -133,11 +133,11 @@ async def test_echo_cuts_after_max_tokens_words() -> None:
 
 
 def test_the_fields_of_a_step_become_a_request() -> None:
-    """Prompt, system, messages; of several models the first; the default is echo."""
-    provider, made = request_of({"prompt": "p", "system": "s", "model": ["openai/a/b", "echo/x"]}, key="k", attempt=2)
-    assert (provider, made.model) == ("openai", "a/b")
+    """Prompt, system, messages; several models in their order; the default is echo."""
+    models, made = request_of({"prompt": "p", "system": "s", "model": ["openai/a/b", "echo/x"]}, key="k", attempt=2)
+    assert (models, made.model) == (("openai/a/b", "echo/x"), "a/b")
     assert [(message.role, message.content) for message in made.messages] == [("system", "s"), ("user", "p")]
-    assert request_of({"prompt": "p"}, key="k", attempt=1)[0] == "echo"
+    assert request_of({"prompt": "p"}, key="k", attempt=1)[0] == ("echo/echo",)
     wrongs: list[Any] = [
         {},
         {"prompt": 5},

@@ -99,8 +99,8 @@ class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     allow_unpriced: bool = False
 
 
-def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateRequest]:
-    """(provider, request) for the rendered fields of an `llm` step. Of several models the first is asked.
+def request_of(spec: Any, *, key: str, attempt: int) -> tuple[tuple[str, ...], GenerateRequest]:
+    """(models `provider/model` in the order in which they are tried, request) for the rendered fields of an `llm` step.
 
     Raises:
         ProviderError: `invalid_request` with the field that does not fit.
@@ -110,11 +110,12 @@ def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateReque
     except msgspec.ValidationError as error:
         msg = "invalid_request"
         raise provider_error(msg, f"llm: {error}") from error
-    whole = fields.model if isinstance(fields.model, str) else next(iter(fields.model), "")
-    provider, _, model = whole.partition("/")
-    if not provider or not model:
-        msg = "invalid_request"
-        raise provider_error(msg, f"model {whole[:100]!r}: expected provider/model, e.g. {DEFAULT_MODEL}")
+    models = (fields.model,) if isinstance(fields.model, str) else fields.model
+    for whole in models or ("",):
+        provider, _, model = whole.partition("/")
+        if not provider or not model:
+            msg = "invalid_request"
+            raise provider_error(msg, f"model {whole[:100]!r}: expected provider/model, e.g. {DEFAULT_MODEL}")
     messages = [ChatMessage(role=said.role, content=said.content) for said in fields.messages]
     if fields.system is not None:
         messages.insert(0, ChatMessage(role="system", content=fields.system))
@@ -124,7 +125,7 @@ def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateReque
         msg = "invalid_request"
         raise provider_error(msg, f"{len(messages)} messages; between 1 and {MESSAGES_MAX} are needed")
     request = GenerateRequest(
-        model=model,
+        model=models[0].partition("/")[2],
         messages=tuple(messages),
         key=key,
         attempt=attempt,
@@ -132,7 +133,7 @@ def request_of(spec: Any, *, key: str, attempt: int) -> tuple[str, GenerateReque
         temperature=fields.temperature,
         options=fields.options,
     )
-    return provider, request
+    return models, request
 
 
 def word_count(request: GenerateRequest) -> int:

@@ -1,5 +1,6 @@
 """Providers by name, as this process has them."""
 
+import asyncio
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from headrace_step_executor.tools.beneath import Workspace
 
 SCRIPT_BYTES_MAX: Final = 1024 * 1024
 """The loader's own bound for a document."""
+KEY_FILE_S: Final = 5.0
 _ADAPTERS: Final[Mapping[str, type[AnthropicProvider | GoogleProvider | OpenAIProvider]]] = {
     "anthropic": AnthropicProvider,
     "google": GoogleProvider,
@@ -57,7 +59,7 @@ class Providers:
         self._environ = environ
         cassettes = cassettes or Cassettes()
         files = Workspace(None, (*read_roots, *((cassettes.directory,) if cassettes.directory else ())))
-        self._networked = {
+        self.networked = {
             name: _ADAPTERS[name](
                 clock, key=functools.partial(read_key, environ, named.key), base_url=environ.get(named.base_url, "")
             )
@@ -72,7 +74,7 @@ class Providers:
                 read=lambda name: files.read(name, bytes_max=FILE_BYTES_MAX),
                 append=append_to(cassettes.directory) if cassettes.directory else None,
             ),
-            **self._networked,
+            **self.networked,
         }
         self.names = (*OFFLINE, *(name for name in KEYS if reachable(name, environ)))
         """Those that can answer: beats advertise them."""
@@ -90,17 +92,21 @@ class Providers:
             raise provider_error(msg, f"no provider {name[:60]!r}; this executor has {known}")
         return found
 
-    def identity(self, name: str) -> Identity:
-        """Who is asked when this provider is, now. Reads the key's file, so call it in a thread.
+    async def identity(self, name: str) -> Identity:
+        """Who is asked when this provider is, now. A key's file is read in a thread, within 5 s.
 
         Raises:
             ProviderError: `provider_missing`, the file cannot be read.
         """
         named = KEYS.get(name)
-        if named is None or self._by_name.get(name) is not self._networked.get(name):
+        if named is None or self._by_name.get(name) is not self.networked.get(name):
             return Identity("", "")
         host = urlsplit(self._environ.get(named.base_url, "")).netloc
-        return Identity(host, fingerprint(read_key(self._environ, named.key)))
+        if not self._environ.get(f"{named.key}_FILE"):
+            return Identity(host, fingerprint(read_key(self._environ, named.key)))
+        async with asyncio.timeout(KEY_FILE_S):
+            key = await asyncio.to_thread(read_key, self._environ, named.key)
+        return Identity(host, fingerprint(key))
 
     def add(self, name: str, provider: Provider) -> None:
         """Serve another one under a name, e.g. of a test."""
@@ -109,5 +115,5 @@ class Providers:
 
     async def close(self) -> None:
         """Let go of connections."""
-        for provider in self._networked.values():
+        for provider in self.networked.values():
             await provider.close()
