@@ -19,6 +19,5 @@ PENDING: Final[Mapping[str, str]] = {
     "llm.approve": _WAITING,
     "llm.session": _MODELS,
     "llm.stream": _MODELS,
-    "name:models": _MODELS,
 }
 """Entry → what it waits for. A key that only stands beside a pending one (`carry` beside `while`) needs no entry."""

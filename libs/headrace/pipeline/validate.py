@@ -352,8 +352,6 @@ class _Shapes:
         if not isinstance(value, list):
             self._text(value, Shape("text", 1, MODEL_CHARS_MAX), path)
             return
-        if "name:models" in self.pending:
-            self._pending(path, "a list of models", "name:models")
         if not 1 <= len(value) <= MODELS_MAX:
             self.report.value(path, "E1104", f"{len(value)} models", f"1 to {MODELS_MAX} are allowed")
         for index, model in enumerate(value):

@@ -13,6 +13,7 @@ from headrace.runtime.eventlog import Broker
 from headrace.runtime.supervisor import Supervisor
 from headrace.runtime.threads import DaemonThreads
 from headrace_step_executor.attempt import Attempts, Places
+from headrace_step_executor.breaker_news import BreakerNews
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.config import Config
 from headrace_step_executor.guards import Guards
@@ -92,6 +93,7 @@ def build_executor(
     parts = Parts(
         attempts=attempts,
         catalogue=catalogue,
+        breakers=BreakerNews(broker, guards, clock, instance=instance, tenant=config.tenant),
         time=time,
         secrets=secrets,
         threads=threads,

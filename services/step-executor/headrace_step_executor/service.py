@@ -34,6 +34,7 @@ from headrace.runtime.projection import Projection
 from headrace.runtime.supervisor import Supervisor
 from headrace_step_executor import decide
 from headrace_step_executor.attempt import Attempts
+from headrace_step_executor.breaker_news import BreakerNews
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.claims import source_of
 from headrace_step_executor.config import Config
@@ -77,6 +78,7 @@ class Parts:
     attempts: Attempts
     catalogue: Catalogue
     time: BrokerTime
+    breakers: BreakerNews
     providers: Callable[[], tuple[str, ...]]
     """Names of providers that can answer here."""
     close: Callable[[], Awaitable[None]]
@@ -142,7 +144,11 @@ class StepExecutor:
     @property
     def caught_up(self) -> bool:
         """See harness.Service: the catalogue is read, and ends of runs are heard of."""
-        return self._tools.caught_up and all(ends.listening for ends in self._ends.values())
+        return (
+            self._tools.caught_up
+            and self._parts.breakers.caught_up
+            and all(ends.listening for ends in self._ends.values())
+        )
 
     @property
     def ready(self) -> bool:
@@ -154,6 +160,8 @@ class StepExecutor:
         self._first_connected_s = self._broker.connected_since_s
         hide_with(self._parts.secrets.hide_text)
         self._supervisor.start("executor.tools", self._tools.run)
+        self._supervisor.start("executor.breakers.hear", self._parts.breakers.hear)
+        self._supervisor.start("executor.breakers.tell", self._parts.breakers.tell)
         for stream, ends in self._ends.items():
             self._supervisor.start(f"executor.ends.{stream}", ends.run)
         self._subscriptions.append(await self._broker.subscribe(subjects.REVOKE, self._on_revoke))

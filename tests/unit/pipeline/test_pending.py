@@ -33,7 +33,6 @@ USES = {
     "llm.session": HEAD + "{s: {llm: {prompt: x, session: {id: a}}}}",
     "llm.stream": HEAD + "{s: {llm: {prompt: x, stream: false}}}",
     "llm.allow_unpriced": HEAD + "{s: {llm: {prompt: x, allow_unpriced: true}}}",
-    "name:models": HEAD + "{s: {llm: {prompt: x, model: [echo/b, script/d]}}}",
     "name:secrets": HEAD + "{s: {tool: x, with: {a: '${{ secrets.KEY }}'}}}",
     "name:now": HEAD + "{s: {transform: '${{ now() }}'}}",
     "name:event": HEAD + "{s: {transform: '${{ event.data }}'}}",
