@@ -351,6 +351,14 @@ def services(as_json: Json = False, data_dir: DataDir = None) -> None:
 
 
 @app.command()
+def breakers(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List providers that are not asked now, and until when."""
+    from headrace.cli.breakers import breakers_command
+
+    raise Ended(breakers_command(data_dir, as_json=as_json))
+
+
+@app.command()
 def doctor(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Say what works here and what does not."""
     from headrace.cli.doctor import doctor_command
