@@ -172,7 +172,8 @@ pipeline: looping
 outputs: {said: "${{ steps.model.output }}"}
 steps:
   model:
-    llm: {model: sayso/one, allow_unpriced: true, prompt: hi, tools: [work.echo], options: {key: "${{ secrets.CANARY }}"}}
+    llm:
+      {model: sayso/one, allow_unpriced: true, prompt: hi, tools: [work.echo], options: {key: "${{ secrets.CANARY }}"}}
 """
 
 
