@@ -18,8 +18,8 @@ from tests.integration.services.test_otp_n1_n9 import CATALOGUE, Calls, register
 from headrace.client.differences import compare
 from headrace.client.history import RunView
 from headrace.client.values import resolve
+from headrace.contracts import codec, names, subjects
 from headrace.contracts import events as ev
-from headrace.contracts import names, subjects
 from headrace.local.nats_server import NatsServer
 from headrace.runtime.eventlog import Broker
 from headrace.runtime.streams import migrate
@@ -179,6 +179,36 @@ def _process(environ: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
     words = [sys.executable, "-m", "headrace.cli.app", "service", "scheduler"]
     with log.open("wb") as out:
         return subprocess.Popen(words, env=environ, stdout=out, stderr=out)
+
+
+async def test_input_47_a_run_of_another_tenant_is_as_unknown_as_none(connect_broker: Connect, tmp_path: Path) -> None:
+    """Its existence is not told; a child run is refused with the run that it belongs to."""
+    broker, calls = await connect_broker("engine"), Calls()
+    async with executing(broker, tmp_path, calls), running_scheduler(broker):
+        await put(broker, "pipeline: inner\nsteps: {x: {transform: {n: 1}}}\n")
+        await put(broker, "pipeline: outer\nsteps: {s: {pipeline: inner}}\n")
+        await start(broker, "outer", "old")
+        await finished(broker, "old")
+        for tenant, run in (("other", "old"), ("default", "none")):
+            body = json.dumps({"runid": run, "step": "s"}).encode()
+            await broker.append(subjects.command(tenant, "run-rerun"), body, msg_id=f"r-{tenant}")
+            subject = subjects.outcome(tenant, f"r-{tenant}")
+
+            async def answered(subject: str = subject) -> Any:
+                return await broker.last(subjects.OUTCOMES, subject)
+
+            await until(answered, within_s=20, what=subject)
+            answer = codec.decode((await answered()).body)
+            assert isinstance(answer, ev.CommandRefused)
+            assert [(reason.code, reason.message) for reason in answer.data.reasons] == [
+                ("not_found", f"no run '{run}'")
+            ]
+        child = events_of(await history(broker, "old"), ev.ChildStarted)[0].child
+        refused = await ask(broker, "run-rerun", "r-child", runid=child, step="x")
+        assert codes(refused) == ["conflict"]
+        assert (
+            isinstance(refused, ev.CommandRefused) and "is a child of old, step `s`" in refused.data.reasons[0].message
+        )
 
 
 @pytest.mark.parametrize("point", ["before_decision:1", "between_decision_and_orders:1"])
