@@ -21,7 +21,7 @@ from headrace.contracts.failure import Failure
 
 PASSING: Final = frozenset(
     {"due_ms", "deadline_ms", "not_after_ms", "delay_ms", "jitter", "claim_seq", "request", "traceparent", "tracestate"}
-    | {"report", "child", "signal", "seq", "durability", "input_sha", "parent", "origin"}
+    | {"report", "child", "signal", "answer", "seq", "durability", "input_sha", "parent", "origin"}
 )
 """Fields that tell when, where and by whose word, and nothing of what happened. The values that `input_sha` covers are
 compared themselves, as outputs of the steps that gave them."""
@@ -29,7 +29,7 @@ GIVEN: Final = frozenset({"defdigest", "event", "inputs", "labels"})
 """What a run begins with; the rest says where it stands among others."""
 RESULT: Final = ("status", "attempts", "output", "failure")
 """What is the same in a run that took a step over; time and money were spent in the other."""
-UNSPOKEN: Final = (ev.RunPaused, ev.RunResumed, ev.TimerFired, ev.StepScheduled, ev.RunForked)
+UNSPOKEN: Final = (ev.RunPaused, ev.RunResumed, ev.TimerFired, ev.StepScheduled, ev.RunForked, ev.ItemsStored)
 """What only tells how it went: an attempt's result says what came of it, and so does the end of a step taken over."""
 
 

@@ -11,7 +11,7 @@ from headrace.contracts import codec
 from headrace.contracts import events as ev
 from headrace.contracts.canonical import sha256_hex
 from headrace.contracts.codec import inline
-from headrace.contracts.envelope import Value
+from headrace.contracts.envelope import Part, Value
 from headrace.contracts.failure import Failure
 
 STEPS = {"a": tool(), "b": tool(), "c": tool(**{"with": {"x": "${{ [steps.a.output, steps.b.output, inputs.n] }}"}})}
@@ -153,3 +153,17 @@ def test_what_was_taken_over_is_compared_by_its_end() -> None:
     two.succeed("c", 4)
     two.settle()
     assert [step.path for step in between(one, two).steps] == ["c"]
+
+
+def test_who_held_results_and_which_message_answered_is_no_difference() -> None:
+    """Events name blobs of their own run, and ids of messages."""
+
+    def history(run: str, comment: str = "fine") -> list[tuple[int, ev.StoredMessage]]:
+        part = Part(ref=f"{run}/{sha256_hex(run.encode())}", size=9, count=1000)
+        stored = ev.ItemsStored(path="each", first=0, results=part)
+        granted = ev.ApprovalGranted(path="ok", answer=sha256_hex(run.encode())[:32], by="lead", comment=comment)
+        return [(1, decided(1, run_created())), (2, decided(2, stored, granted))]
+
+    assert compare(history("one"), history("two")).none
+    found = compare(history("one"), history("two", comment="no")).first
+    assert found is not None and (found.path, found.differs) == ("ok", ("comment",))
