@@ -477,7 +477,22 @@ def _version(body: Body) -> Case:
     return Case({"there": _script(body, there), "other": _script(body, other)}, judge)
 
 
+def _budget(body: Body) -> Case:
+    """What may cost more than the step has is not called; with room it is."""
+
+    def judge(seen: dict[str, Seen]) -> None:
+        assert seen["short"].error("s") == "budget_exceeded"
+        assert not seen["short"].calls
+        assert seen["enough"].output("s") == body.gives(7)
+
+    def with_tokens(tokens: int) -> Script:
+        return _script(body, body.step("inputs.x") | {"budget": {"tokens": tokens, "on_exceed": "fail"}})
+
+    return Case({"short": with_tokens(1), "enough": with_tokens(10_000_000)}, judge)
+
+
 CASES: Final[dict[str, Callable[[Body], Case]]] = {
+    "budget": _budget,
     "with": _with,
     "outputs": _with,
     "description": _plain,
