@@ -2,7 +2,8 @@
 
 `python -m tests.benchmarks.scale` measures the scheduler's pure core by CPU time, and compares within one process: the
 ratios are what counts. `python -m tests.benchmarks.scale cluster 100000` runs the map with a real scheduler, two
-executors and a nats-server, and reads the scheduler's greatest resident size from /proc.
+executors and a nats-server, and reads the scheduler's greatest resident size from /proc; `children` after the number
+makes each item a child run.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ STEPS, FEW_STEPS = 10_000, 100
 CHAIN_STEPS = 6_000
 """A longer one with an argument a step has more nodes than a file may have."""
 ITEMS, FEW_ITEMS = 100_000, 1_000
+GROUPS, FEW_GROUPS = 10_000, 500
 PARALLEL = 50
 RATIO_MAX = 1.3
 RSS_MAX_BYTES = 400 * 1024 * 1024
@@ -42,7 +44,16 @@ def chain(steps: int) -> str:
     return "\n".join(["pipeline: chain", "steps:", *lines, ""])
 
 
-def mapped(kind: str = "tool: chaos.work, with: {value: '${{ item }}'}") -> str:
+TOOL = "tool: chaos.work, with: {value: '${{ item }}'}"
+GROUP = f"steps: {{a: {{{TOOL}}}, b: {{tool: chaos.work, with: {{value: '${{{{ steps.a.output.value }}}}'}}}}}}"
+CHILD = "pipeline: kid, with: {v: '${{ item }}'}"
+KID = """pipeline: kid
+inputs: {v: {type: integer}}
+steps: {a: {tool: chaos.work, with: {value: '${{ inputs.v }}'}}}
+"""
+
+
+def mapped(kind: str = TOOL) -> str:
     """A map whose output is read as a whole."""
     return f"""pipeline: mapped
 limits: {{max_parallel: {PARALLEL}}}
@@ -78,9 +89,9 @@ def graphs(shape: Any, few: int, many: int, *, rounds: int = ROUNDS) -> dict[str
     }
 
 
-def maps(few: int, many: int) -> dict[str, float]:
+def maps(few: int, many: int, kind: str = TOOL) -> dict[str, float]:
     """As `graphs`, of items of a map. The list is the run's input."""
-    plan, _ = loaded(mapped())
+    plan, _ = loaded(mapped(kind))
     first = measure(plan, {"xs": [0] * few})
     large = measure(plan, {"xs": [0] * many}, snapshots=max(1, many // 10))
     small = min(first, measure(plan, {"xs": [0] * few}), key=lambda cost: cost.us_per_step)
@@ -93,18 +104,19 @@ def maps(few: int, many: int) -> dict[str, float]:
     }
 
 
-async def cluster(items: int) -> dict[str, float]:
+async def cluster(items: int, *, children: bool) -> dict[str, float]:
     """The map over a real cluster: seconds, and the scheduler's greatest resident size."""
     with tempfile.TemporaryDirectory() as folder:
         async with Cluster(Path(folder)) as rig:
             scheduler = rig.spawn("scheduler")
             for _ in range(2):
                 rig.spawn("step-executor", CHAOS_LEDGER="")
-            await rig.put(mapped())
+            await rig.put(KID)
+            await rig.put(mapped(CHILD if children else TOOL))
             before = resident_bytes(scheduler.popen.pid)
             began = time.monotonic()
             await rig.start("mapped", ["r1"], xs=[0] * items)
-            await rig.until_completed(1, within_s=CLUSTER_WITHIN_S)
+            await rig.until_completed(1 + items * children, within_s=CLUSTER_WITHIN_S)
             seconds = time.monotonic() - began
             peak, cpu_s = resident_bytes(scheduler.popen.pid), cpu_seconds(scheduler.popen.pid)
     return {"items": items, "seconds": seconds, "cpu_s": cpu_s, "rss_before": before, "rss_peak": peak}
@@ -127,13 +139,15 @@ def cpu_seconds(pid: int) -> float:
 def main() -> int:
     """Measure, print; 1 when a bound is broken."""
     if sys.argv[1:2] == ["cluster"]:
-        figures = asyncio.run(cluster(int(sys.argv[2]) if len(sys.argv) > 2 else ITEMS))
+        items = int(sys.argv[2]) if len(sys.argv) > 2 else ITEMS
+        figures = asyncio.run(cluster(items, children="children" in sys.argv[3:]))
         print("cluster", json.dumps({key: round(value, 1) for key, value in figures.items()}))
         return int(figures["rss_peak"] > RSS_MAX_BYTES)
     found = {
         "wide": graphs(wide, FEW_STEPS, STEPS),
         "chain": graphs(chain, FEW_STEPS, CHAIN_STEPS),
         "foreach": maps(FEW_ITEMS, ITEMS),
+        "groups": maps(FEW_GROUPS, GROUPS, GROUP),
     }
     for name, row in found.items():
         print(name, json.dumps({key: round(value, 3) for key, value in row.items()}), flush=True)
