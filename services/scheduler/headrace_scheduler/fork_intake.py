@@ -15,8 +15,10 @@ from headrace.contracts.canonical import blake2b_hex, canonical_json
 from headrace.contracts.codec import decode
 from headrace.contracts.envelope import Value
 from headrace.contracts.errors import ConflictError, CorruptError, DataError, NotFoundError
+from headrace.contracts.failure import Failure
 from headrace.pipeline.inputs import check_inputs, with_defaults
 from headrace.pipeline.plan import Plan
+from headrace.pipeline.pricing import unpriced
 from headrace.runtime.clock import Clock
 from headrace.runtime.eventlog import Broker
 from headrace_scheduler import messages
@@ -78,6 +80,7 @@ class ForkIntake:
             first,
             defdigest=new.digest,
             inputs=await self._intake.store(command.tenant, run_id, fork.new_inputs),
+            tools=self._tools(command.tenant, new, first.tools),
             deadline_ms=now_ms + new.deadline_ms,
             request=request,
             labels=dict(new.labels) | first.labels,
@@ -142,6 +145,12 @@ class ForkIntake:
             raise DataError(message)
         return plan
 
+    def _tools(self, tenant: str, plan: Plan, before: dict[str, str]) -> dict[str, str]:
+        """Those that the other run pinned stay; what an edited definition calls beside them is pinned now."""
+        called = {node.tool for node in plan.nodes if not node.version}
+        kept = {tool: version for tool, version in before.items() if tool in called}
+        return self._served.tool_versions.pins(tenant, plan) | kept
+
     async def _key(self, tenant: str, plan: Plan, inputs: dict[str, Any], event: Value | None, now_ms: int) -> str:
         """The text of the concurrency key: what triggered the other run counts as what triggers this one."""
         plain = None if event is None else msgspec.json.decode(await bytes_of(self._broker, tenant, event))
@@ -154,6 +163,7 @@ class ForkIntake:
         known = {name: value for name, value in before.items() if name in new.inputs_schema["properties"]}
         inputs = with_defaults(new, known | given)
         reasons = check_inputs(new, inputs) + await self._served.refusals(command.tenant, new)
+        reasons += [Failure(code="price_unknown", message=line) for line in unpriced(new, self._plans.prices)]
         if reasons:
             raise RefusedError(tuple(reasons))
         return Fork(run, old, new, before, inputs)

@@ -92,6 +92,9 @@ async def test_what_is_shared_is_not_executed_and_outlives_the_other_run(
         assert (await seen(broker, "fork"))["seen"] == {"n": 1, "m": 5, "size": LARGE}
         assert calls.by_key.keys() - once == {"again/end", "fork/end", "fork/beside"}
 
+        pins = {run: events_of(await history(broker, run), ev.RunCreated)[0].tools for run in ("old", "again", "fork")}
+        assert list(pins.values()) == [{"work.echo": "1"}] * 3
+
         # what was refused changed nothing
         same = await ask(broker, "run-fork", "f2", runid="old", step="end", inputs={"m": 5}, newid="fork")
         assert isinstance(same, ev.CommandAccepted) and same.data.runid == "fork"
