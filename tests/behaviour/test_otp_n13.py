@@ -57,6 +57,7 @@ BY_PAIRS: Final[dict[str, str]] = {
     "step.effect=pure": "effect",
     "step.on_unknown=fail": "effect",
     "step.on_unknown=retry": "on_unknown",
+    "step.on_unknown=ask": "on_unknown",
 }
 """Shown by the pairs of a modifier."""
 SCHEDULES: Final = "tests/integration/scheduler/test_schedules.py"

@@ -14,9 +14,11 @@ import pytest
 
 from headrace.contracts import events as ev
 from headrace.pipeline.pending import PENDING
+from headrace.pipeline.plan import approval_hash
 from headrace.pipeline.schema import KINDS, rows
+from headrace_scheduler.outcomes import question
 from tests.behaviour.bodies import BESIDE, BODIES, Body, pipeline
-from tests.behaviour.world import LABEL, LABELLED, Script, Seen, most_at_once, played
+from tests.behaviour.world import LABEL, LABELLED, Act, Script, Seen, most_at_once, played
 
 Judge = Callable[[dict[str, Seen]], None]
 
@@ -365,15 +367,22 @@ def _effect(body: Body) -> Case:
 
 
 def _on_unknown(body: Body) -> Case:
-    """`retry`: the author says that a second call does no harm."""
+    """`retry`: the author says that a second call does no harm. `ask`: somebody says what it gave."""
 
     def judge(seen: dict[str, Seen]) -> None:
-        run = seen["it"]
+        run, asked = seen["it"], seen["asked"]
         assert [call.attempt for call in run.calls] == [1, 2]
         assert run.output("s") == body.gives(7)
+        assert [type(one) for one in asked.messages].count(ev.AttemptStarted) == 1
+        assert asked.output("s") == {"said": "so"}
 
-    step = body.step("inputs.x", crash=1) | {"effect": "at_most_once", "on_unknown": "retry"}
-    return Case({"it": _script(body, step | {"retry": {"attempts": 3, "initial": "10ms"}})}, judge, alone=True)
+    step = body.step("inputs.x", crash=1) | {"effect": "at_most_once", "retry": {"attempts": 3, "initial": "10ms"}}
+    call = step.get("tool", body.kind)
+    answer = {"step": "s", "hash": approval_hash(question("s", 1, call)), "by": "ann", "decision": "complete"}
+    acts = tuple(Act(1.0 + later_s, "run-approve", answer | {"value": {"said": "so"}}) for later_s in range(0, 30, 2))
+    scripts = {"it": _script(body, step | {"on_unknown": "retry"})}
+    asks = Script(pipeline({"s": step | {"on_unknown": "ask"}}), acts=acts, inputs={"x": 7, "zero": 0})
+    return Case(scripts | {"asked": asks}, judge, alone=True)
 
 
 def _compensate(body: Body) -> Case:

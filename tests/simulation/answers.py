@@ -13,7 +13,8 @@ from headrace.contracts import events as ev
 from headrace.contracts.canonical import sha256_hex
 from headrace.pipeline.definitions import Definition
 from headrace.pipeline.plan import approval_hash
-from tests.simulation.workload import Asked, Pipeline, call
+from headrace_scheduler.outcomes import question
+from tests.simulation.workload import CALL, Asked, Pipeline, call
 
 if TYPE_CHECKING:
     from tests.simulation.world import Record
@@ -37,13 +38,13 @@ def _definition(number: int) -> Pipeline:
     steps: dict[str, Any] = {"c0": call(ms=40)}
     paths: list[str] = []
     for place in range(draw.randrange(1, 4)):
-        name = f"q{place}"
-        steps[name], found = _asking(draw, name)
+        name = f"{draw.choice('qqu')}{place}"
+        steps[name], found = _asking(draw, name) if name[0] == "q" else _unknown(name)
         if draw.random() < 0.6:
             steps[name]["needs"] = [draw.choice([other for other in steps if other != name])]
         paths += found
     steps["last"] = call(ms=300) | {"needs": [name for name in steps if name != "c0"]}
-    document = {"pipeline": f"asks-{number}", "limits": {"deadline": "20m"}, "steps": steps}
+    document = {"pipeline": f"asks-{number}", "limits": {"deadline": "60s"}, "steps": steps}
     data = Definition(document).encoded()
     return Pipeline(document["pipeline"], data, sha256_hex(data), tuple(paths))
 
@@ -68,6 +69,11 @@ def _asking(draw: random.Random, name: str) -> tuple[dict[str, Any], list[str]]:
     return ask, [name]
 
 
+def _unknown(name: str) -> tuple[dict[str, Any], list[str]]:
+    """A call that may happen once only: where nobody knows whether it did, a person is asked."""
+    return call(ms=900) | {"effect": "at_most_once", "on_unknown": "ask"}, [name]
+
+
 def chosen(seed: int) -> Pipeline | None:
     """The seed's pipeline, if it has one."""
     draw = random.Random(f"answers/seed/{seed}")
@@ -85,9 +91,10 @@ def asked(seed: int) -> list[Asked]:
         commands.append(Asked(at_s, "run-start", run, f"{pipeline.name}@{pipeline.digest}"))
         for path in pipeline.steps:
             base_s = at_s + draw.uniform(0.2, 8.0)
-            for nth in range(4):
+            for nth in range(4 if path[0] == "q" else 12):
                 answered_s = base_s + draw.choice((0.0, 0.0, draw.uniform(0.0, 6.0)))
-                commands.append(Asked(answered_s, "run-approve", run, inputs=((path, nth),)))
+                later_s = 0.0 if path[0] == "q" else draw.uniform(0.0, 40.0)
+                commands.append(Asked(answered_s + later_s, "run-approve", run, inputs=((path, nth),)))
         fate = draw.random()
         if fate < 0.15:
             commands.append(Asked(at_s + draw.uniform(0.2, 6.0), "run-cancel", run))
@@ -101,6 +108,10 @@ def asked(seed: int) -> list[Asked]:
 def body(command: Asked) -> cmd.ApproveRun:
     """What one of them says: two approve, one rejects, and one is not asked or means something else."""
     ((path, nth),) = command.inputs
+    if path[0] == "u":
+        shown = approval_hash(question(path, 1 + nth // 3, CALL))
+        said = ("retry", "complete", "fail")[nth % 3]
+        return cmd.ApproveRun(runid=command.run, step=path, hash=shown, by="ann", decision=said, value=nth)  # type: ignore[arg-type]  # one of the words
     by, shown = (PEOPLE[nth], HASH) if nth < len(PEOPLE) else (PEOPLE[0], "0" * 64)
     decision = "reject" if nth == 1 else "approve"
     return cmd.ApproveRun(runid=command.run, step=path, hash=shown, by=by, decision=decision)  # type: ignore[arg-type]
@@ -127,14 +138,14 @@ def violations(record: "Record") -> list[str]:
             continue
         versions[message.runid] = message.data.version
         for event in message.data.events:
-            if not isinstance(event, ev.ApprovalGranted | ev.ApprovalDenied):
+            if not isinstance(event, ev.ApprovalGranted | ev.ApprovalDenied | ev.OutcomeSettled):
                 continue
             answer = given.get(event.answer)
             if answer is None or answer.runid != message.runid or answer.data.step != event.path:
                 found.append(f"run {message.runid}: {event.path} takes answer {event.answer}, which did not come")
                 continue
             taken[answer.causationid] = event.path
-            if answer.data.by not in PEOPLE[:2] or answer.data.hash != HASH:
+            if event.path[0] == "q" and (answer.data.by not in PEOPLE[:2] or answer.data.hash != HASH):
                 found.append(f"run {message.runid}: {event.path} takes the answer of {answer.data.by}")
     if accepted != set(taken):
         found.append(f"accepted answers {sorted(accepted)}; taken were {sorted(taken)}")

@@ -58,6 +58,8 @@ class Step:
     child_report: "ev.ChildReported | None" = None
     timer: str = ""
     timer_due_ms: int = 0
+    settled: set[int] = field(default_factory=set)
+    """Attempts whose outcome is unknown, and of which a person said that the call is to be made again."""
     asked: str = ""
     """The hash of what a person is asked."""
     ended_ms: int = 0
@@ -65,6 +67,12 @@ class Step:
     ended: bool = False
     case: int = 0
     """Of a switch: the one that was chosen."""
+
+    def hears(self, message: "ev.RunMessage") -> bool:
+        """A result counts while it runs, and while a person is asked for it."""
+        asks = self.phase == "sleeping" and self.timer == "outcome" and not isinstance(message, ev.AttemptDeferred)
+        return self.phase == "running" or asks
+
     output: Value | None = None
 
 
@@ -130,7 +138,7 @@ class RunHistory:
             case ev.EventPublished():
                 self.published.add(message.data.step)
             case ev.ApprovalGiven():
-                self.answers.setdefault(message.data.step, message)
+                self.answers.setdefault(f"{message.data.step}#{message.data.attempt}", message)
             case ev.ChildReported():
                 step = self.steps.get(message.stepid)
                 if step is not None and step.phase == "child" and step.child == message.data.child:
@@ -197,7 +205,7 @@ class RunHistory:
     def _reported(self, message: ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptDeferred) -> None:
         step = self.steps.get(message.stepid)
         found = self._find(message.stepid, message.attempt, message.data.decision)
-        if self.over or step is None or found is None or step.phase != "running" or step.attempt != message.attempt:
+        if self.over or step is None or found is None or not step.hears(message) or step.attempt != message.attempt:
             self.late += 1
         elif found.report is None:
             found.report = message
@@ -277,6 +285,8 @@ class RunHistory:
 
     def _begun(self, seq: int, time_ms: int, message: ev.RunDecided, event: ev.DecisionEvent) -> None:
         match event:
+            case ev.ApprovalRequested() if event.unknown is not None:
+                self._ask_outcome(seq, event)
             case ev.ApprovalRequested():
                 step = self._begin(seq, event.path)
                 step.phase, step.timer, step.timer_due_ms, step.asked = "sleeping", "approval", event.due_ms, event.hash
@@ -285,6 +295,8 @@ class RunHistory:
                 step.phase, step.timer, step.timer_due_ms = "sleeping", "emit", 0
                 if event.event != ids.event_id(event.__struct_config__.tag, message.tenant, self.run, event.path):
                     self.complain(f"{seq}: the id of the event of {event.path} does not recompute")
+            case ev.OutcomeSettled():
+                self._settle(seq, event)
             case ev.ApprovalGranted() | ev.ApprovalDenied():
                 self._answer(seq, event)
             case ev.ForeachStarted():
@@ -378,7 +390,7 @@ class RunHistory:
 
     def _answer(self, seq: int, event: ev.ApprovalGranted | ev.ApprovalDenied) -> None:
         """The first answer, to just what is asked, and in time."""
-        step, given = self.steps.setdefault(event.path, Step()), self.answers.get(event.path)
+        step, given = self.steps.setdefault(event.path, Step()), self.answers.get(f"{event.path}#0")
         if step.phase != "sleeping" or step.timer != "approval":
             self.complain(f"{seq}: {event.path} is answered while it is {step.phase}")
         if given is None or given.id != event.answer:
@@ -387,6 +399,29 @@ class RunHistory:
             self.complain(f"{seq}: {event.path} takes an answer to something else, or too late")
         elif (given.data.decision == "approve") != isinstance(event, ev.ApprovalGranted):
             self.complain(f"{seq}: {event.path} turns an answer round")
+        step.phase = "answered"
+
+    def _ask_outcome(self, seq: int, event: ev.ApprovalRequested) -> None:
+        """Only of a call that may have happened, and whose definition says that a person is asked."""
+        step = self.steps.setdefault(event.path, Step())
+        self._name_attempt(seq, step, event.path, event.attempt)
+        if step.phase not in ("running", "sleeping") or self.node(event.path).get("on_unknown") != "ask":
+            self.complain(f"{seq}: the outcome of {event.path} is asked for while it is {step.phase}")
+        step.phase, step.timer, step.timer_due_ms, step.asked = "sleeping", "outcome", 0, event.hash
+
+    def _settle(self, seq: int, event: ev.OutcomeSettled) -> None:
+        """The first answer to just this attempt; what is said of it is what was answered."""
+        step = self.steps.setdefault(event.path, Step())
+        given = self.answers.get(f"{event.path}#{event.attempt}")
+        self._name_attempt(seq, step, event.path, event.attempt)
+        if step.phase != "sleeping" or step.timer != "outcome":
+            self.complain(f"{seq}: the outcome of {event.path} is settled while it is {step.phase}")
+        if given is None or given.id != event.answer or given.data.hash != step.asked:
+            self.complain(f"{seq}: {event.path} takes answer {event.answer}, which did not come first, or to this")
+        elif given.data.decision != event.decision:
+            self.complain(f"{seq}: {event.path} turns an answer round")
+        if event.decision == "retry":
+            step.settled.add(event.attempt)
         step.phase = "answered"
 
     def _undo(self, seq: int, path: str) -> None:
@@ -429,7 +464,7 @@ class RunHistory:
     def _succeed(self, seq: int, time_ms: int, event: ev.StepCompleted) -> None:
         step = self.steps.setdefault(event.path, Step())
         step.output = event.output
-        if step.phase == "running":
+        if step.phase == "running" or (step.timer == "outcome" and event.report):
             report = step.attempts[step.attempt].report
             if isinstance(report, ev.AttemptSucceeded):
                 step.output = event.output or report.data.output

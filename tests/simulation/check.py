@@ -145,7 +145,7 @@ def _retried_unknown(run: RunHistory, call: Called, what: str) -> list[str]:
     before = run.steps[call.path].attempts.get(call.attempt - 1)
     if before is None or not before.claims or node.get("on_unknown", "fail") == "retry":
         return []
-    if isinstance(before.report, ev.AttemptFailed):
+    if isinstance(before.report, ev.AttemptFailed) or call.attempt - 1 in run.steps[call.path].settled:
         return []
     return [f"{what}: the outcome of attempt {call.attempt - 1}, which was claimed, is not known"]
 

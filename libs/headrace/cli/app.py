@@ -17,6 +17,7 @@ from headrace.cli.schedule_words import triggers
 from headrace.cli.tool_words import tools
 from headrace.cli.words import (
     Answerer,
+    CallValue,
     Comment,
     DataDir,
     Ended,
@@ -26,6 +27,7 @@ from headrace.cli.words import (
     Name,
     NatsServer,
     NewId,
+    OutcomeAnswer,
     Payload,
     ReadRoots,
     Reason,
@@ -283,10 +285,12 @@ def signal(
 
 
 @app.command()
-def approve(
+def approve(  # noqa: PLR0913 - the words of a command
     run_id: RunId,
     step: StepPath,
     reject: Reject = False,
+    outcome: OutcomeAnswer = None,
+    value: CallValue = None,
     by: Answerer = "",
     shown: ShownHash = "",
     comment: Comment = "",
@@ -297,7 +301,15 @@ def approve(
     from headrace.cli.approving import ApproveArgs, approve_command
 
     args = ApproveArgs(
-        run_id, step, reject=reject, by=by, hash=shown, comment=comment, as_json=as_json, data_dir=data_dir
+        run_id,
+        step,
+        decision="reject" if reject else outcome.value if outcome else "approve",
+        by=by,
+        hash=shown,
+        comment=comment,
+        value=value,
+        as_json=as_json,
+        data_dir=data_dir,
     )
     raise Ended(approve_command(args))
 

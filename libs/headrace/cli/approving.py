@@ -3,14 +3,17 @@
 import getpass
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from headrace.cli.connection import connected
+from headrace.cli.inputs import parse_payload
 from headrace.cli.interrupt import run_interruptible
 from headrace.cli.output import UsageError, emit, note, say
 from headrace.client.history import StepView
+from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
 from headrace.contracts import names
 from headrace.contracts.errors import ConflictError, NotFoundError
@@ -23,10 +26,11 @@ class ApproveArgs:
 
     run: str
     step: str
-    reject: bool = False
+    decision: cmd.Answer = "approve"
     by: str = ""
     hash: str = ""
     comment: str = ""
+    value: str | None = None
     as_json: bool = False
     data_dir: Path | None = None
 
@@ -47,9 +51,8 @@ def approve_command(args: ApproveArgs) -> int:
     code = run_interruptible(_look(args, found), detached=lambda: note("nothing was sent"))
     if not found:
         return code
-    word = "Reject" if args.reject else "Approve"
     try:
-        said = input(f"{word} as {by}? [y/N] ").strip().lower()
+        said = input(f"{args.decision.capitalize()} as {by}? [y/N] ").strip().lower()
     except (EOFError, KeyboardInterrupt):
         said = ""
         note("")
@@ -102,13 +105,26 @@ def request_lines(asked: ev.ApprovalRequested, shown: Any) -> list[str]:
     return [f"step {asked.path} asks {whom}, until {until}Z:", "", *body, "", f"hash {asked.hash}"]
 
 
+_SAID: Final[Mapping[cmd.Answer, str]] = {
+    "approve": "approved",
+    "reject": "rejected",
+    "retry": "made again",
+    "fail": "failed",
+    "complete": "completed",
+}
+
+
 def _send(args: ApproveArgs, by: str, shown: str) -> int:
+    value = parse_payload(args.value, "--value")
+
     async def work() -> int:
         async with connected(args.data_dir) as link:
-            await link.client.approve(args.run, args.step, shown=shown, by=by, reject=args.reject, comment=args.comment)
-            word = "rejected" if args.reject else "approved"
+            await link.client.approve(
+                args.run, args.step, shown=shown, by=by, decision=args.decision, comment=args.comment, value=value
+            )
+            word = _SAID[args.decision]
             if args.as_json:
-                emit({"event": f"approval.{word}", "run": args.run, "step": args.step, "by": by})
+                emit({"event": f"approval.{word.replace(' ', '_')}", "run": args.run, "step": args.step, "by": by})
             else:
                 say(f"step {args.step} of run {args.run} is {word} by {by}")
             return names.EXIT_OK

@@ -41,9 +41,9 @@ def parse_inputs(pairs: Iterable[str], properties: Mapping[str, Any]) -> dict[st
     return given
 
 
-def parse_payload(text: str | None) -> Any:
-    """What `--payload` gives: YAML 1.2, null without one. Raises InputsError."""
-    return None if text is None else _parsed("--payload", text)
+def parse_payload(text: str | None, option: str = "--payload") -> Any:
+    """What an option gives: YAML 1.2, null without one. Raises InputsError."""
+    return None if text is None else _parsed(option, text)
 
 
 def _parsed(name: str, text: str) -> Any:

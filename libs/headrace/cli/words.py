@@ -1,5 +1,6 @@
 """The words of the command line that several commands share."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,24 @@ Payload = Annotated[
     typer.Option("--payload", metavar="JSON", help="What the step gives: JSON or YAML.", show_default=False),
 ]
 StepPath = Annotated[str, typer.Argument(metavar="STEP", help="The step that asks, as `headrace show` names it.")]
+
+
+class OutcomeWord(enum.StrEnum):
+    """What may be said of a call whose outcome is unknown."""
+
+    RETRY = "retry"
+    FAIL = "fail"
+    COMPLETE = "complete"
+
+
+OutcomeAnswer = Annotated[
+    OutcomeWord | None,
+    typer.Option("--outcome", help="Say what follows from a call whose outcome is unknown.", show_default=False),
+]
+CallValue = Annotated[
+    str | None,
+    typer.Option("--value", metavar="JSON", help="What the call gave, for `complete`.", show_default=False),
+]
 Reject = Annotated[bool, typer.Option("--reject", help="Reject instead: the step fails.")]
 Answerer = Annotated[str, typer.Option("--as", metavar="NAME", help="Who answers.", show_default="this account's name")]
 ShownHash = Annotated[

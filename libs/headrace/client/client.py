@@ -173,19 +173,28 @@ class Client:
         await self._command("run-signal", cmd.RunSignal, cmd.SignalRun(runid=runid, name=name, payload=payload))
 
     async def approve(
-        self, runid: str, step: str, *, shown: str, by: str, reject: bool = False, comment: str = ""
+        self,
+        runid: str,
+        step: str,
+        *,
+        shown: str,
+        by: str,
+        decision: cmd.Answer = "approve",
+        comment: str = "",
+        value: Any = None,
     ) -> None:
         """Answer a step that asks a person; returns once the run has taken the answer, for good.
 
         Args:
             shown: The hash of what was shown to whoever answers, as the request in the run's history says it.
+            decision: Of a call whose outcome is unknown `retry`, `fail` or `complete`, with the value that it gave.
 
         Raises:
             CommandRefusedError: no such run or step, it has ended, it does not ask (any more), somebody else has
                 answered, what is asked has another hash, or somebody else is asked.
         """
         asked = cmd.ApproveRun(
-            runid=runid, step=step, hash=shown, by=by, decision="reject" if reject else "approve", comment=comment
+            runid=runid, step=step, hash=shown, by=by, decision=decision, comment=comment, value=value
         )
         await self._command("run-approve", cmd.RunApprove, asked)
 

@@ -177,7 +177,7 @@ class RunView:
                 step.status, step.count = "running", 0
             case ev.TimerSet() | ev.SignalAwaited() | ev.ApprovalRequested() | ev.EmitStarted():
                 _wait(step, event)
-            case ev.TimerFired() | ev.SignalTaken() | ev.ApprovalGranted() | ev.ApprovalDenied():
+            case ev.TimerFired() | ev.SignalTaken() | ev.ApprovalGranted() | ev.ApprovalDenied() | ev.OutcomeSettled():
                 step.due_ms, step.reason = 0, _answer(event)
             case ev.ChildStarted(child=child, attempt=attempt):
                 step.status, step.child, step.attempt = "running", child, attempt
@@ -232,10 +232,14 @@ def _wait(step: StepView, event: ev.TimerSet | ev.SignalAwaited | ev.ApprovalReq
         step.reason = f"{event.failure.code}: {event.failure.message}"
 
 
-def _answer(event: ev.TimerFired | ev.SignalTaken | ev.ApprovalGranted | ev.ApprovalDenied) -> str:
+def _answer(
+    event: ev.TimerFired | ev.SignalTaken | ev.ApprovalGranted | ev.ApprovalDenied | ev.OutcomeSettled,
+) -> str:
     if isinstance(event, ev.TimerFired | ev.SignalTaken):
         return ""
-    said = "approved" if isinstance(event, ev.ApprovalGranted) else "rejected"
+    said = event.decision if isinstance(event, ev.OutcomeSettled) else "rejected"
+    if isinstance(event, ev.ApprovalGranted):
+        said = "approved"
     return f"{said} by {event.by}" + (f": {event.comment}" if event.comment else "")
 
 
@@ -255,6 +259,7 @@ _StepEvent = (
     | ev.ApprovalRequested
     | ev.ApprovalGranted
     | ev.ApprovalDenied
+    | ev.OutcomeSettled
     | ev.EmitStarted
     | ev.TimerSet
     | ev.TimerFired

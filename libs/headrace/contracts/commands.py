@@ -95,6 +95,9 @@ class RunSignal(Message, frozen=True, tag="io.headrace.run.signal.v1"):
     data: SignalRun
 
 
+Answer = Literal["approve", "reject", "retry", "fail", "complete"]
+
+
 class ApproveRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Body of `run-approve`: an answer to exactly what was shown."""
 
@@ -105,8 +108,11 @@ class ApproveRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     """As the request says it: of what whoever answers was shown."""
     by: str
     """Who answers. The broker's permissions say who may send it, this says who it was."""
-    decision: Literal["approve", "reject"] = "approve"
+    decision: Answer = "approve"
+    """The last three answer what became of a call whose outcome is unknown."""
     comment: str = ""
+    value: Any = None
+    """Of `complete`: the step's output."""
 
 
 class RunApprove(Message, frozen=True, tag="io.headrace.run.approve.v1"):

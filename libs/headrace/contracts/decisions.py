@@ -288,6 +288,10 @@ class ApprovalRequested(Event, frozen=True, tag="io.headrace.approval.requested.
     """Instant after which no answer is taken."""
     by: tuple[str, ...] = ()
     """Who may answer; empty: whoever may send the command."""
+    attempt: int = 0
+    unknown: Failure | None = None
+    """Set where what is asked is the outcome of that attempt, which made a call that may happen once only: the answer
+    is `retry`, `fail` or `complete`."""
 
 
 class ApprovalGranted(Event, frozen=True, tag="io.headrace.approval.granted.v1"):
@@ -305,6 +309,19 @@ class ApprovalDenied(Event, frozen=True, tag="io.headrace.approval.denied.v1"):
 
     path: str
     answer: str
+    by: str
+    comment: str = ""
+
+
+class OutcomeSettled(Event, frozen=True, tag="io.headrace.outcome.settled.v1"):
+    """A person has said what became of a call: it is made again, or the step's end follows in the same decision."""
+
+    path: str
+    attempt: int
+    answer: str
+    """Id of the message that brought it."""
+    decision: str
+    """`retry`, `fail` or `complete`."""
     by: str
     comment: str = ""
 
@@ -394,6 +411,7 @@ DecisionEvent = (
     | ApprovalRequested
     | ApprovalGranted
     | ApprovalDenied
+    | OutcomeSettled
     | EmitStarted
     | TimerSet
     | TimerFired

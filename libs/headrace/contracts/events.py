@@ -27,6 +27,7 @@ from headrace.contracts.decisions import FallbackStarted as FallbackStarted
 from headrace.contracts.decisions import ForeachStarted as ForeachStarted
 from headrace.contracts.decisions import ItemsStored as ItemsStored
 from headrace.contracts.decisions import LoopStarted as LoopStarted
+from headrace.contracts.decisions import OutcomeSettled as OutcomeSettled
 from headrace.contracts.decisions import RunBlocked as RunBlocked
 from headrace.contracts.decisions import RunCancelled as RunCancelled
 from headrace.contracts.decisions import RunCancelling as RunCancelling

@@ -55,11 +55,15 @@ class GivenAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     hash: str
     """Of what was shown to whoever answers."""
     decision: str
-    """`approve` or `reject`."""
+    """`approve` or `reject`; of an outcome `retry`, `fail` or `complete`."""
     by: str
     at_ms: int
     """When the answer was taken in, by the broker's clock."""
     comment: str = ""
+    attempt: int = 0
+    """Of an outcome: that of this attempt."""
+    value: Value | None = None
+    """Of `complete`: what the call gave."""
 
 
 class ApprovalGiven(Message, frozen=True, tag="io.headrace.approval.given.v1"):

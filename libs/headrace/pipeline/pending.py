@@ -7,12 +7,11 @@ expressions. Whoever teaches the engine a key deletes its entry here, and the ke
 from collections.abc import Mapping
 from typing import Final
 
-_WAITING: Final = "steps that wait for somebody"
 _COST: Final = "prices and budgets"
+_WAITING: Final = "steps that wait for somebody"
 _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
-    "step.on_unknown=ask": _WAITING,
     "budget.on_exceed=pause": _COST,
     "name:children": _COST,
     "pipeline.retain": "keeping workspaces",

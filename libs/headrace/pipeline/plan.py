@@ -226,7 +226,7 @@ class Node:
     deadline_ms: int = names.STEP_DEADLINE_MS
     effect: str = "idempotent"
     on_unknown: str = "fail"
-    """fail, retry, or ask: the run is blocked until somebody says what happened."""
+    """fail, retry, or ask: the step waits, past its own deadline, until somebody says what happened."""
     on_error_continue: bool = False
     workspace: bool = False
     artifacts: tuple[str, ...] = ()

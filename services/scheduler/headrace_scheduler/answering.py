@@ -11,6 +11,7 @@ from headrace.contracts import events as ev
 from headrace.contracts.errors import ConflictError, DataError, DeniedError, NotFoundError, TerminalError
 from headrace.pipeline.plan import Plan, node_of
 from headrace_scheduler.paths import is_inside
+from headrace_scheduler.questions import ANSWERS, OUTCOME, TIMER
 
 BY_CHARS_MAX: Final = 128
 """A name of somebody."""
@@ -51,11 +52,17 @@ class Question:
         self.ended = ""
         """How the run ended; empty while it goes on. What undoes may ask while the run is cancelled."""
 
+    @property
+    def attempt(self) -> int:
+        """Of the newest question: several attempts of a call may each have one."""
+        return 0 if self.asked is None else self.asked.attempt
+
     def take(self, message: ev.StoredMessage) -> None:
         """Read a message. Decision n + 1 counts after n and nothing else, as for every reader."""
         match message:
-            case ev.ApprovalGiven() if message.data.step == self.step and self.answer is None:
-                self.answer = message
+            case ev.ApprovalGiven() if message.data.step == self.step:
+                if self.answer is None and message.data.attempt == self.attempt:
+                    self.answer = message
             case ev.RunDecided() if message.data.version == self.version + 1:
                 self.version += 1
                 for event in message.data.events:
@@ -67,8 +74,8 @@ class Question:
             self._close("over")
         elif isinstance(event, ev.ApprovalRequested):
             if event.path == self.step:
-                self.state, self.asked = "open", event
-        elif isinstance(event, ev.ApprovalGranted | ev.ApprovalDenied):
+                self.state, self.asked, self.answer = "open", event, None
+        elif isinstance(event, ev.ApprovalGranted | ev.ApprovalDenied | ev.OutcomeSettled):
             if event.path == self.step:
                 self._close("taken")
         elif isinstance(event, ev.TimerFired) and event.path == self.step:
@@ -111,6 +118,10 @@ def check(plan: Plan, question: Question, asked: cmd.ApproveRun, *, now_ms: int)
     if question.state == "over":
         message = f"`{asked.step}` does not ask any more"
         raise ConflictError(message)
+    allowed = ANSWERS[TIMER if request.unknown is None else OUTCOME]
+    if asked.decision not in allowed:
+        message = f"`{asked.step}` asks for {' or '.join(allowed)}, not for {asked.decision}"
+        raise DataError(message)
     if asked.hash != request.hash:
         message = f"`{asked.step}` shows {request.hash}; the answer is to {asked.hash[:80]!r}"
         raise HashDiffersError(message)
@@ -121,7 +132,8 @@ def check(plan: Plan, question: Question, asked: cmd.ApproveRun, *, now_ms: int)
 
 def _check_step(plan: Plan, step: str) -> None:
     try:
-        asks = "?" not in step and node_of(plan, step).approval is not None
+        node = node_of(plan, step)
+        asks = "?" not in step and (node.approval is not None or node.on_unknown == "ask")
     except KeyError:
         asks = False
     if not asks:

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from headrace.contracts import commands as cmd
 from headrace.contracts import events as ev
 from headrace.contracts import subjects
 from headrace.contracts.codec import decode
+from headrace.contracts.envelope import Value
 from headrace.contracts.errors import AppendConflictError, ConflictError, RetryableError
 from headrace.runtime.clock import Clock
 from headrace.runtime.crashpoints import crashpoint
@@ -26,6 +27,9 @@ LOOK_EVERY_S: Final = 0.02
 Find = Callable[[str, str], Awaitable[tuple[str, Stored, messages.Target]]]
 """The stream of a run, its last decision, and whose it is."""
 
+Store = Callable[[str, str, Any], Awaitable[Value]]
+"""(tenant, run, JSON value) → the value, stored where it is large."""
+
 
 class NotTakenError(RetryableError):
     """An answer is stored, and the owner of the run has not read it yet."""
@@ -36,8 +40,9 @@ class NotTakenError(RetryableError):
 class ApprovalIntake:
     """Handles what people answer."""
 
-    def __init__(self, broker: Broker, *, clock: Clock, plans: Plans, source: str, find: Find) -> None:
-        self._broker, self._clock, self._plans, self._source, self._find = broker, clock, plans, source, find
+    def __init__(self, broker: Broker, *, clock: Clock, plans: Plans, source: str, find: Find, store: Store) -> None:
+        self._broker, self._clock, self._plans, self._source = broker, clock, plans, source
+        self._find, self._store = find, store
 
     async def answer(self, command: cmd.RunApprove) -> ev.Accepted:
         """Store the answer and see it taken. The same command again is told the same.
@@ -52,6 +57,8 @@ class ApprovalIntake:
         assert isinstance(decided, ev.RunDecided)  # of its subject
         plan = await self._plans.get(command.tenant, decided.defdigest)
         now_ms = self._clock.now_ms()
+        question = Question(data.step)
+        seq = await self._read(stream, target, question, 0)
         given = ev.GivenAnswer(
             step=data.step,
             hash=data.hash,
@@ -59,10 +66,10 @@ class ApprovalIntake:
             by=data.by,
             at_ms=now_ms,
             comment=data.comment,
+            attempt=question.attempt,
+            value=await self._store(command.tenant, data.runid, data.value) if data.decision == "complete" else None,
         )
         outgoing = messages.approval_given(target, given, cause=command.id, source=self._source)
-        question = Question(data.step)
-        seq = await self._read(stream, target, question, 0)
         if question.answer is None or question.answer.id != outgoing.id:
             _check_run(target.run, question)
             check(plan, question, data, now_ms=now_ms)

@@ -38,7 +38,7 @@ def doubt(run: Run, message: ev.RunDecided) -> str:
             if all(signal.id != event.signal for signal in run.signals.get(event.name, ())):
                 return f"decision {version} takes signal {event.signal} for `{event.path}`, which is missing"
             continue
-        if isinstance(event, ev.ApprovalGranted | ev.ApprovalDenied):
+        if isinstance(event, ev.ApprovalGranted | ev.ApprovalDenied | ev.OutcomeSettled):
             inst = run.get(event.path)
             if inst is None or inst.answer is None or inst.answer.id != event.answer:
                 return f"decision {version} takes answer {event.answer} for `{event.path}`, which is missing"

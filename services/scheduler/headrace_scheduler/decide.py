@@ -28,6 +28,7 @@ from headrace_scheduler.draft import Writer
 from headrace_scheduler.emits import is_emitted
 from headrace_scheduler.emitting import settle_emit
 from headrace_scheduler.ends import fail_attempt
+from headrace_scheduler.outcomes import settle_outcome
 from headrace_scheduler.paths import OUTPUTS, is_inside
 from headrace_scheduler.questions import is_answered
 from headrace_scheduler.records import (
@@ -400,6 +401,8 @@ def _fire(writer: Writer, inst: Inst) -> None:
             writer.emit(ev.StepCompleted(path=inst.path, output=NULL))
         case "emit":
             settle_emit(writer, inst)
+        case "outcome":
+            settle_outcome(writer, inst)
         case "approval":
             settle_approval(writer, node_of(writer.plan, inst.path), inst)
         case "signal":

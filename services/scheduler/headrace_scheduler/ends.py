@@ -15,6 +15,7 @@ from headrace.contracts.envelope import Part, Value
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Node, node_of
 from headrace_scheduler.deadlines import retry_policy, step_deadline_ms
+from headrace_scheduler.outcomes import ask_outcome, asks
 from headrace_scheduler.paths import asker_of, is_inside, owner_of, part_of, scope_of, whole_of
 from headrace_scheduler.records import FANNED, STANDING, TURNING, Inst, fan_results, part_range
 from headrace_scheduler.retry import retry_delay_ms
@@ -133,8 +134,11 @@ def complete_foreach(writer: "Writer", path: str) -> None:
 
 
 def fail_attempt(writer: "Writer", inst: Inst, failure: Failure) -> None:
-    """Schedule another attempt, or let the step fail."""
+    """Ask somebody, schedule another attempt, or let the step fail."""
     path, plan, run = inst.path, writer.plan, writer.run
+    if asks(plan, path, failure):
+        ask_outcome(writer, inst, failure)
+        return
     policy = retry_policy(plan, path)
     delay = retry_delay_ms(policy, run=run.run, path=path, attempt=inst.attempt, failure=failure)
     if delay is not None and writer.now_ms + delay.delay_ms < step_deadline_ms(run, plan, path):

@@ -87,7 +87,9 @@ class Intake:
         self._schedules = ScheduleIntake(
             broker, clock=clock, definitions=definitions, source=source, run_streams=run_streams
         )
-        self._approvals = ApprovalIntake(broker, clock=clock, plans=self._plans, source=source, find=self._run)
+        self._approvals = ApprovalIntake(
+            broker, clock=clock, plans=self._plans, source=source, find=self._run, store=self.store
+        )
 
     async def handle(self, delivery: Delivery) -> None:
         """Carry a command out, or refuse it, or hand it back."""

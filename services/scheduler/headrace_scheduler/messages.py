@@ -222,7 +222,8 @@ def approval_given(target: Target, data: ev.GivenAnswer, *, cause: str, source: 
         data=data,
     )
     prefix = subjects.run_prefix(target.tenant, target.pipeline, target.run)
-    return Outgoing(subjects.answer(prefix, blake2b_hex(data.step.encode())), encode(message), event_id)
+    question = blake2b_hex(f"{data.step}#{data.attempt}".encode())
+    return Outgoing(subjects.answer(prefix, question), encode(message), event_id)
 
 
 @dataclass(slots=True, frozen=True)

@@ -86,6 +86,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     by: str
     at_ms: int
     comment: str = ""
+    value: Value | None = None
 
 
 class Fan(msgspec.Struct, omit_defaults=True):

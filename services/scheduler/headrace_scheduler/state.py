@@ -169,8 +169,10 @@ def _evolve_report(run: Run, path: str, attempt: int, decision: str, report: Rep
 
 
 def _hears(inst: Inst, report: Report) -> bool:
-    """An attempt that was deferred still ends when another holder of its order, thought dead, reports a result."""
-    return inst.status == RUNNING or (inst.status == SLEEPING and inst.timer == "deferred" and not report.deferred)
+    """An attempt that was deferred, or whose outcome a person is asked for, still ends when another holder of its
+    order, thought dead, reports a result."""
+    waits = inst.status == SLEEPING and inst.timer in ("deferred", questions.OUTCOME)
+    return inst.status == RUNNING or (waits and not report.deferred)
 
 
 def _evolve_claim(run: Run, seq: int, message: ev.AttemptStarted) -> bool:
@@ -267,7 +269,14 @@ def apply(run: Run, plan: Plan, event: ev.DecisionEvent, *, at_ms: int) -> None:
             inst.scheduled_ms, inst.begun = at_ms, event
         case ev.SignalAwaited() | ev.SignalTaken() | ev.FallbackStarted() | ev.CompensationStarted():
             _apply_called(run, plan, event, at_ms)
-        case ev.ApprovalRequested() | ev.ApprovalGranted() | ev.ApprovalDenied() | ev.EmitStarted() | ev.ChildEnded():
+        case (
+            ev.ApprovalRequested()
+            | ev.ApprovalGranted()
+            | ev.ApprovalDenied()
+            | ev.OutcomeSettled()
+            | ev.EmitStarted()
+            | ev.ChildEnded()
+        ):
             _apply_outside(run, plan, event, at_ms)
         case _:
             _apply_run(run, plan, event, at_ms)
@@ -336,7 +345,7 @@ def _apply_called(
 def _apply_outside(
     run: Run,
     plan: Plan,
-    event: ev.ApprovalRequested | ev.ApprovalGranted | ev.ApprovalDenied | ev.EmitStarted | ev.ChildEnded,
+    event: questions.Asked | ev.EmitStarted | ev.ChildEnded,
     at_ms: int,
 ) -> None:
     match event:
