@@ -56,7 +56,7 @@ fuzz: $(SETUP)
 # SOAK random kills (a tenth as many clusters of 200 runs); about half an hour, and an hour at most. `make soak SOAK=20
 # SOAK_PARTS=tests/chaos` is a part of it.
 SOAK ?= 100
-SOAK_PARTS ?= tests/chaos tests/e2e/test_kill.py tests/e2e/test_up.py
+SOAK_PARTS ?= tests/chaos tests/e2e/test_kill.py tests/e2e/test_up.py tests/integration/services/test_otp_n4.py
 soak: $(SETUP)
 	HEADRACE_SOAK=$(SOAK) $(BIN)/pytest $(SOAK_PARTS) -m "slow or not slow" --timeout 600 --session-timeout 3600
 
