@@ -44,7 +44,7 @@ def _definition(number: int) -> Pipeline:
             steps[name]["needs"] = [draw.choice([other for other in steps if other != name])]
         paths += found
     steps["last"] = call(ms=300) | {"needs": [name for name in steps if name != "c0"]}
-    document = {"pipeline": f"asks-{number}", "limits": {"deadline": "60s"}, "steps": steps}
+    document = {"pipeline": f"asks-{number}", "limits": {"deadline": "90s"}, "steps": steps}
     data = Definition(document).encoded()
     return Pipeline(document["pipeline"], data, sha256_hex(data), tuple(paths))
 
