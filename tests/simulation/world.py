@@ -183,10 +183,14 @@ async def _live(world: World) -> None:
         host.heal()
     until_s = loop.time() + LIVENESS_S
     world.unfinished = unfinished(world)
-    while world.unfinished and loop.time() < until_s:
-        await asyncio.sleep(LOOK_S)
-        world.unfinished = unfinished(world)
-    await asyncio.sleep(AFTER_S)
+    while True:
+        while world.unfinished and loop.time() < until_s:
+            await asyncio.sleep(LOOK_S)
+            world.unfinished = unfinished(world)
+        await asyncio.sleep(AFTER_S)
+        world.unfinished = unfinished(world)  # a schedule may have fired meanwhile: that is settled too
+        if not world.unfinished or loop.time() >= until_s:
+            return
 
 
 def _deploy(world: World, kind: str) -> None:
