@@ -194,6 +194,7 @@ def example_events() -> dict[str, ev.DecisionEvent]:
         ev.RunPaused(reason="maintenance"),
         ev.RunResumed(),
         ev.RunBlocked(reason="no provider has a key", path="review"),
+        ev.BudgetRaised(budget="", usd_nanos=2_000_000_000, tokens=500_000, reason="worth it"),
         ev.RunStalled(failure=Failure(code="upgrade_required", message="an unknown type"), seq=17),
         scheduled("list", queue="tool-ws"),
         ev.StepCompleted(path="list", attempt=1, report="0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
@@ -341,6 +342,7 @@ def example_messages() -> dict[str, Message]:
             rounds.ToolCompleted,
             rounds.Called(**offer, start="5f0c", round=1, call=0, tool="demo.echo", content="[]", bytes=2),
         ),
+        message(ev.BudgetRaiseRequested, ev.Raise(usd_nanos=2_000_000_000, reason="worth it")),
         message(ev.SignalReceived, ev.Signalled(name="go", payload=inline({"ok": True}))),
         message(
             ev.ApprovalGiven,
@@ -422,6 +424,7 @@ def example_messages() -> dict[str, Message]:
             cmd.ForkRun(runid=RUN, step="review", inputs={"repo": "/src"}, definition=f"review-repo@{DIGEST}"),
             **asked,
         ),
+        message(cmd.BudgetRaise, cmd.RaiseBudget(runid=RUN, usd_nanos=2_000_000_000, tokens=500_000), **asked),
         message(cmd.RunSignal, cmd.SignalRun(runid=RUN, name="go", payload={"ok": True}), **asked),
         message(
             cmd.RunApprove,

@@ -86,6 +86,7 @@ ELSEWHERE: Final[dict[str, str]] = {
     "budget.usd": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
     "budget.tokens": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
     "budget.on_exceed": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
+    "budget.on_exceed=pause": f"{BUDGETS}::test_a_run_that_has_used_up_its_budget_asks_and_goes_on_when_it_is_raised",
     "budget.on_exceed=fail": f"{BUDGETS}::test_a_step_for_which_too_little_is_left_fails",
     "llm.allow_unpriced": f"{METERING}::test_a_model_without_a_price_is_called_only_where_that_is_allowed",
     "llm.tools": f"{MODELS}::test_a_model_is_told_what_its_calls_gave_and_every_round_is_recorded",

@@ -83,3 +83,18 @@ def test_show_and_plan_say_what_it_costs(tmp_path: Path) -> None:
         assert whole["cost"]["usd_nanos"] == 5 * 10**9 and whole["cost"]["orphans"] == []
         (spent,) = next(step["spent"] for step in whole["steps"] if step["path"] == "ask[0]")
         assert spent["table"].endswith(" + e2e") and spent["reserved"]["usd_nanos"] == 10**9
+
+
+def test_a_run_asks_for_more_and_goes_on_when_it_is_allowed(tmp_path: Path) -> None:
+    """`approve RUN --budget`, from another terminal."""
+    prices = str(written(tmp_path))
+    file = tmp_path / "paid.yaml"
+    file.write_text(file.read_text().replace("on_exceed: fail", "on_exceed: pause"))
+    with Started(tmp_path, "run", "paid.yaml", "--json", HEADRACE_PRICES_FILE=prices) as started:
+        started.until(lambda: any(said["event"] == "run.blocked" for said in started.objects), what="it asks")
+        run = started.objects[0]["run"]
+        assert headrace(tmp_path, "approve", run, "--budget", "2usd").returncode == 64
+        allowed = headrace(tmp_path, "approve", run, "--budget", "+3usd")
+        assert allowed.returncode == 0, allowed
+        assert started.wait(60) == 0, started.errors.read_text()
+    assert started.objects[-1]["outputs"]["said"] == ITEMS

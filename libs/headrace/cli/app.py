@@ -29,6 +29,7 @@ from headrace.cli.words import (
     NewId,
     OutcomeAnswer,
     Payload,
+    Raises,
     ReadRoots,
     Reason,
     Reject,
@@ -287,7 +288,8 @@ def signal(
 @app.command()
 def approve(  # noqa: PLR0913 - the words of a command
     run_id: RunId,
-    step: StepPath,
+    step: StepPath = "",
+    budget: Raises = None,
     reject: Reject = False,
     outcome: OutcomeAnswer = None,
     value: CallValue = None,
@@ -298,6 +300,10 @@ def approve(  # noqa: PLR0913 - the words of a command
     data_dir: DataDir = None,
 ) -> None:
     """Answer a step that asks a person. Exactly what is answered is shown first."""
+    if budget:
+        from headrace.cli.budgets import budget_command
+
+        raise Ended(budget_command(run_id, budget, reason=comment, data_dir=data_dir, as_json=as_json))
     from headrace.cli.approving import ApproveArgs, approve_command
 
     args = ApproveArgs(

@@ -73,6 +73,9 @@ def _user() -> str:
 async def _look(args: ApproveArgs, found: list[ev.ApprovalRequested]) -> int:
     async with connected(args.data_dir) as link:
         view = await link.client.view(args.run)
+        if not args.step:
+            msg = "missing argument STEP, or --budget"
+            raise UsageError(msg)
         asked = request_of(view.steps.get(args.step), args.step)
         for line in request_lines(asked, await link.client.value(asked.shown)):
             say(line)

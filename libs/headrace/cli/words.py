@@ -36,6 +36,15 @@ Payload = Annotated[
     str | None,
     typer.Option("--payload", metavar="JSON", help="What the step gives: JSON or YAML.", show_default=False),
 ]
+Raises = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="+2usd",
+        help="Let the run cost more; also +500ktokens.",
+        show_default=False,
+    ),
+]
 StepPath = Annotated[str, typer.Argument(metavar="STEP", help="The step that asks, as `headrace show` names it.")]
 
 

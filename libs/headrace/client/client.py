@@ -172,6 +172,15 @@ class Client:
         """
         await self._command("run-signal", cmd.RunSignal, cmd.SignalRun(runid=runid, name=name, payload=payload))
 
+    async def raise_budget(self, runid: str, *, usd_nanos: int = 0, tokens: int = 0, reason: str = "") -> None:
+        """Allow a run to cost more: the budget that it waits for, else its own.
+
+        Raises:
+            CommandRefusedError: no such run, it has ended, or nothing of it has a budget.
+        """
+        asked = cmd.RaiseBudget(runid=runid, usd_nanos=usd_nanos, tokens=tokens, reason=reason)
+        await self._command("budget-raise", cmd.BudgetRaise, asked)
+
     async def approve(
         self,
         runid: str,

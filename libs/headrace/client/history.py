@@ -144,12 +144,12 @@ class RunView:
                 self.status, self.reason = "cancelling", reason
             case ev.RunCancelled(reason=reason):
                 self.status, self.reason = "cancelled", reason
-            case ev.RunPaused(reason=reason):
-                self.status, self.reason = "paused", reason
-            case ev.RunBlocked(reason=reason):
-                self.status, self.reason = "blocked", reason
+            case ev.RunPaused(reason=reason) | ev.RunBlocked(reason=reason):
+                self.status, self.reason = "paused" if isinstance(event, ev.RunPaused) else "blocked", reason
             case ev.RunResumed():
                 self.status, self.reason = "running", ""
+            case ev.BudgetRaised():
+                pass  # what waited for it is resumed in the same decision
             case ev.ItemsStored():
                 pass  # where results lie; their items have told them
             case _:
@@ -164,7 +164,7 @@ class RunView:
             step.output, step.failure = one.output, one.failure
 
     def _step_event(self, event: "_StepEvent", at_ms: int) -> None:
-        if self.status == "blocked":
+        if self.status == "blocked" and isinstance(event, ev.StepScheduled):
             self.status = "running"
         step = self._step(event.path, at_ms)
         match event:

@@ -104,6 +104,7 @@ _RUN_CHANNELS: Final = (
             ev.PauseRequested,
             ev.ResumeRequested,
             ev.SignalReceived,
+            ev.BudgetRaiseRequested,
             ev.EventPublished,
             ev.ChildReported,
             ev.KeyAnswered,

@@ -1,6 +1,6 @@
 """What people and programs ask for. Imperative; the verb is the last token of the subject `hr.cmd.<tenant>.<verb>`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -121,6 +121,21 @@ class RunApprove(Message, frozen=True, tag="io.headrace.run.approve.v1"):
     data: ApproveRun
 
 
+class RaiseBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Body of `budget-raise`: by how much, in billionths of a dollar and in tokens."""
+
+    runid: str
+    usd_nanos: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 0
+    tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    reason: str = ""
+
+
+class BudgetRaise(Message, frozen=True, tag="io.headrace.budget.raise.v1"):
+    """Allow a run to cost more: the budget that it waits for, else its own."""
+
+    data: RaiseBudget
+
+
 class PutDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Body of `definition-put`: the document is already stored as blob `definitions/<digest>`."""
 
@@ -190,6 +205,7 @@ Command = (
     | RunCancel
     | RunSignal
     | RunApprove
+    | BudgetRaise
     | RunRerun
     | RunFork
     | RunPause
@@ -206,6 +222,7 @@ VERBS: dict[str, type[Command]] = {
     "run-cancel": RunCancel,
     "run-signal": RunSignal,
     "run-approve": RunApprove,
+    "budget-raise": BudgetRaise,
     "run-rerun": RunRerun,
     "run-fork": RunFork,
     "run-pause": RunPause,

@@ -130,6 +130,18 @@ class RunBlocked(Event, frozen=True, tag="io.headrace.run.blocked.v1"):
 
     reason: str
     path: str = ""
+    budget: str | None = None
+    """Whose budget has to be raised: empty for the run's, else the static path of the step. None: nobody's."""
+
+
+class BudgetRaised(Event, frozen=True, tag="io.headrace.budget.raised.v1"):
+    """A budget has become larger; what waits for it goes on."""
+
+    budget: str
+    """As `run-blocked` names it."""
+    usd_nanos: int = 0
+    tokens: int = 0
+    reason: str = ""
 
 
 class RunStalled(Event, frozen=True, tag="io.headrace.run.stalled.v1"):
@@ -394,6 +406,7 @@ DecisionEvent = (
     | RunPaused
     | RunResumed
     | RunBlocked
+    | BudgetRaised
     | RunStalled
     | StepScheduled
     | StepCompleted

@@ -17,6 +17,7 @@ from headrace.contracts.conversations import TurnAppended as TurnAppended
 from headrace.contracts.decisions import ApprovalDenied as ApprovalDenied
 from headrace.contracts.decisions import ApprovalGranted as ApprovalGranted
 from headrace.contracts.decisions import ApprovalRequested as ApprovalRequested
+from headrace.contracts.decisions import BudgetRaised as BudgetRaised
 from headrace.contracts.decisions import ChildEnded as ChildEnded
 from headrace.contracts.decisions import ChildStarted as ChildStarted
 from headrace.contracts.decisions import CompensationStarted as CompensationStarted
@@ -58,6 +59,7 @@ from headrace.contracts.money import Usage as Usage
 from headrace.contracts.pseudo import CronSpec, PseudoMessage
 from headrace.contracts.rounds import RoundMessage
 from headrace.contracts.run_inputs import ApprovalGiven as ApprovalGiven
+from headrace.contracts.run_inputs import BudgetRaiseRequested as BudgetRaiseRequested
 from headrace.contracts.run_inputs import CancelRequested as CancelRequested
 from headrace.contracts.run_inputs import ChildReported as ChildReported
 from headrace.contracts.run_inputs import ChildResult as ChildResult
@@ -67,6 +69,7 @@ from headrace.contracts.run_inputs import KeyAnswer as KeyAnswer
 from headrace.contracts.run_inputs import KeyAnswered as KeyAnswered
 from headrace.contracts.run_inputs import PauseRequested as PauseRequested
 from headrace.contracts.run_inputs import Published as Published
+from headrace.contracts.run_inputs import Raise as Raise
 from headrace.contracts.run_inputs import Reason as Reason
 from headrace.contracts.run_inputs import ResumeRequested as ResumeRequested
 from headrace.contracts.run_inputs import Signalled as Signalled
@@ -241,6 +244,7 @@ RunMessage = (
     | PauseRequested
     | ResumeRequested
     | SignalReceived
+    | BudgetRaiseRequested
     | ApprovalGiven
     | EventPublished
     | ChildReported

@@ -113,3 +113,17 @@ class KeyAnswered(Message, frozen=True, tag="io.headrace.key.answered.v1"):
     """A run hears from its concurrency key."""
 
     data: KeyAnswer
+
+
+class Raise(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `budget-raise-requested`: by how much."""
+
+    usd_nanos: int = 0
+    tokens: int = 0
+    reason: str = ""
+
+
+class BudgetRaiseRequested(Message, frozen=True, tag="io.headrace.budget-raise.requested.v1"):
+    """Somebody allows the run to cost more: the budget that it waits for, else its own."""
+
+    data: Raise

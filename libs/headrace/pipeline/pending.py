@@ -12,7 +12,6 @@ _WAITING: Final = "steps that wait for somebody"
 _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
-    "budget.on_exceed=pause": _COST,
     "name:children": _COST,
     "pipeline.retain": "keeping workspaces",
     "llm.approve": _WAITING,

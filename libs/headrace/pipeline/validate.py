@@ -161,8 +161,6 @@ class _Shapes:
                 self.report.key(path, "E1103", f"`{row.key}` is missing", row.help)
         if where == "retry":
             self._retry_order(value, path)
-        if where == "budget" and "on_exceed" not in value and "budget.on_exceed=pause" in self.pending:
-            self._pending(path, "a budget without `on_exceed: fail`", "budget.on_exceed=pause")
         if where in EXACTLY_ONE and where != "step":
             self._exactly_one(value, EXACTLY_ONE[where], path)
         if where in AT_LEAST_ONE and not any(key in value for key in AT_LEAST_ONE[where]):

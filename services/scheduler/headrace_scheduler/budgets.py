@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from headrace.contracts import events as ev
 from headrace.contracts.errors import ExpressionError
 from headrace.contracts.money import Amount, usd_text
 from headrace.pipeline.plan import Budget
@@ -27,8 +28,10 @@ WAITING = Hold(waits=True)
 def hold(writer: Writer, path: str, content: Content) -> Hold:
     """What the attempt is to set aside.
 
+    Where too little is left and nothing comes back, the run is blocked until somebody allows more, or the step fails.
+
     Raises:
-        ExpressionError: `budget_exceeded`, too little is left and nothing comes back; `price_unknown`, only the
+        ExpressionError: `budget_exceeded`, nobody is to be asked; `price_unknown`, only the
         executor will know which model is called.
     """
     budgets = budgets_of(writer.plan, path)
@@ -41,7 +44,12 @@ def hold(writer: Writer, path: str, content: Content) -> Hold:
             continue
         if is_waited_for(writer.run, account):
             return WAITING
-        raise ExpressionError(_text(writer, path, account, budget, amount), code="budget_exceeded")
+        text = _text(writer, path, account, budget, amount)
+        if not budget.pause or writer.run.status != "running":
+            raise ExpressionError(text, code="budget_exceeded")
+        reason = f"{text}; allow more with `headrace approve {writer.run.run} --budget +{_more(lacking)}`"
+        writer.emit(ev.RunBlocked(reason=reason, path=path, budget=account))
+        return WAITING
     return Hold(waits=False, amount=amount)
 
 
@@ -54,6 +62,24 @@ def _most(writer: Writer, path: str, content: Content) -> Amount:
         message = f"{path}: which model is called is known to the executor alone, and the budget has to know it before"
         raise ExpressionError(message, code="price_unknown")
     return most(spec, writer.prices, input_bytes=len(data) if rendered else None)
+
+
+def raise_budgets(writer: Writer) -> None:
+    """What somebody has allowed: the budget that the run waits for grows, else the run's own."""
+    run = writer.run
+    while run.raises and run.status in ("running", "paused", "blocked"):
+        more = run.raises[0]
+        account = run.blocked_on if run.status == "blocked" and run.blocked_on is not None else OF_RUN
+        writer.emit(ev.BudgetRaised(budget=account, usd_nanos=more.usd_nanos, tokens=more.tokens, reason=more.reason))
+        if run.status == "blocked" and run.blocked_on is not None:
+            writer.emit(ev.RunResumed())
+
+
+def _more(lacking: Amount) -> str:
+    """What has to be added at least, as the command line takes it."""
+    if lacking.usd_nanos:
+        return f"{usd_text(lacking.usd_nanos)[1:]}usd"
+    return f"{lacking.tokens}tokens"
 
 
 def _text(writer: Writer, path: str, account: str, budget: Budget, amount: Amount) -> str:

@@ -22,6 +22,7 @@ from headrace.pipeline.plan import Plan, node_of
 from headrace.pipeline.prices import PriceTable, shipped
 from headrace_scheduler import starting
 from headrace_scheduler.approvals import settle_approval
+from headrace_scheduler.budgets import raise_budgets
 from headrace_scheduler.caching import keep
 from headrace_scheduler.containers import ask_outputs
 from headrace_scheduler.draft import Writer
@@ -118,6 +119,7 @@ def draft_decision(run: Run, plan: Plan, *, now_ms: int, limits: Limits) -> Deci
     writer = Writer(run, plan, now_ms, limits.left, limits.refused, limits.definitions, limits.reuse)
     writer.prices = limits.prices
     _settle_controls(writer)
+    raise_budgets(writer)
     if writer.run.status == "cancelling":
         _settle_cancelling(writer, limits.lost)
     elif writer.run.status == "failing":
@@ -153,7 +155,7 @@ def is_quiet(run: Run, plan: Plan, now_ms: int, limits: Limits) -> bool:
 
     Told without a draft, for a fraction of its cost. Every question that `decide` asks has its line here.
     """
-    if run.controls or run.reported or run.ready or limits.lost or run.open == 0 or run.status in ENDING:
+    if run.controls or run.raises or run.reported or run.ready or limits.lost or run.open == 0 or run.status in ENDING:
         return False
     if now_ms >= run.deadline_ms or (run.lined and run.in_flight < plan.max_parallel):
         return False
@@ -407,7 +409,7 @@ def _fire(writer: Writer, inst: Inst) -> None:
             settle_approval(writer, node_of(writer.plan, inst.path), inst)
         case "signal":
             stop_waiting(writer, node_of(writer.plan, inst.path), inst.path)
-        case _ if writer.run.status == "paused" or writer.fatal is not None or not writer.room():
+        case _ if writer.run.status in ("paused", "blocked") or writer.fatal is not None or not writer.room():
             return
         case "deferred" if writer.take(inst.queue):
             writer.emit(ev.TimerFired(path=inst.path, timer="deferred"))

@@ -63,6 +63,11 @@ class Writer:
         )
 
     @property
+    def goes_on(self) -> bool:
+        """More may begin in this decision."""
+        return not self.full and self.fatal is None and self.run.status != "blocked"
+
+    @property
     def crowded(self) -> bool:
         """Not even the end of a step fits."""
         return len(self.events) >= names.DECISION_EVENTS_MAX - 10 or self._bytes > CROWDED_BYTES

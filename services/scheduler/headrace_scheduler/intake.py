@@ -166,6 +166,8 @@ class Intake:
                     return await self._control(command, "resume")
                 case cmd.RunApprove():
                     return await self._approvals.answer(command)
+                case cmd.BudgetRaise():
+                    return await self._raise(command)
                 case cmd.RunSignal():
                     return await self._signal(command)
                 case cmd.RunRerun() | cmd.RunFork():
@@ -339,6 +341,21 @@ class Intake:
             reason=command.data.reason,
             source=self._source,
             now_ms=self._clock.now_ms(),
+        )
+        return await self._tell(command, stream, last, outgoing)
+
+    async def _raise(self, command: cmd.BudgetRaise) -> ev.Accepted:
+        data = command.data
+        stream, last, target = await self._run(command.tenant, data.runid)
+        decided = decode(last.body)
+        assert isinstance(decided, ev.RunDecided)  # of its subject
+        plan = await self._plans.get(command.tenant, decided.defdigest)
+        if plan.budget is None and all(node.budget is None for node in plan.nodes):
+            message = f"pipeline `{plan.pipeline}` has no budget that could be raised"
+            raise DataError(message)
+        asked = ev.Raise(usd_nanos=data.usd_nanos, tokens=data.tokens, reason=data.reason)
+        outgoing = messages.raise_requested(
+            target, asked, cause=command.id, source=self._source, now_ms=self._clock.now_ms()
         )
         return await self._tell(command, stream, last, outgoing)
 

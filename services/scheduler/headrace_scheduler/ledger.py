@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from headrace.contracts import events as ev
 from headrace.contracts.money import NOTHING, Amount
 from headrace.pipeline.plan import Budget, Plan, node_of
 from headrace_scheduler.records import RUNNING, Account, Inst, Run
@@ -68,6 +69,14 @@ def charge_lost(run: Run, inst: Inst, holders: int) -> None:
             run.ledger[account] = msgspec.structs.replace(held, spent=held.spent + inst.reserved * holders)
 
 
+def raise_limit(run: Run, event: ev.BudgetRaised) -> None:
+    """The oldest of what was allowed counts from here on."""
+    held = run.ledger.get(event.budget, _FRESH)
+    more = Amount(usd_nanos=event.usd_nanos, tokens=event.tokens)
+    run.ledger[event.budget] = msgspec.structs.replace(held, raised=held.raised + more)
+    run.raises = run.raises[1:]
+
+
 def affords_again(run: Run, plan: Plan, inst: Inst) -> bool:
     """True when one more holder of the attempt's order may die: what it reserved is left once more."""
     if inst.reserved is None:
@@ -80,7 +89,7 @@ def affords_again(run: Run, plan: Plan, inst: Inst) -> bool:
 def shortage(run: Run, account: str, budget: Budget, amount: Amount) -> Amount | None:
     """How much of an amount a budget lacks beside what is spent and set aside; None when it fits."""
     held = run.ledger.get(account, _FRESH)
-    taken = held.spent + held.reserved + amount
+    taken = held.spent + held.reserved + amount - held.raised
     usd_nanos = 0 if budget.usd_micros is None else taken.usd_nanos - budget.usd_micros * NANOS_PER_MICRO
     tokens = 0 if budget.tokens is None else taken.tokens - budget.tokens
     return Amount(usd_nanos=max(0, usd_nanos), tokens=max(0, tokens)) if usd_nanos > 0 or tokens > 0 else None

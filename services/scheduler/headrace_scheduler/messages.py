@@ -202,6 +202,28 @@ def signal_received(target: Target, name: str, payload: Value, *, cause: str, so
     return Outgoing(subjects.input_(prefix, "signal-received"), encode(message), event_id)
 
 
+def raise_requested(target: Target, data: ev.Raise, *, cause: str, source: str, now_ms: int) -> Outgoing:
+    """That a run may cost more, as its input; `cause` makes it unique."""
+    kind = "io.headrace.budget-raise.requested.v1"
+    event_id = ids.event_id(kind, target.tenant, target.run, "", 0, 0, 0, cause)
+    message = ev.BudgetRaiseRequested(
+        specversion=SPECVERSION,
+        id=event_id,
+        source=source,
+        time=rfc3339(now_ms),
+        schemaver=1,
+        tenant=target.tenant,
+        subject=f"run/{target.run}",
+        pipeline=target.pipeline,
+        runid=target.run,
+        causationid=cause,
+        correlationid=ids.root_of(target.run),
+        data=data,
+    )
+    prefix = subjects.run_prefix(target.tenant, target.pipeline, target.run)
+    return Outgoing(subjects.input_(prefix, "budget-raise-requested"), encode(message), event_id)
+
+
 def approval_given(target: Target, data: ev.GivenAnswer, *, cause: str, source: str) -> Outgoing:
     """An answer, as an input of the run on the subject of its question; `cause` makes it unique."""
     kind = "io.headrace.approval.given.v1"

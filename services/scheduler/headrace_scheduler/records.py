@@ -67,6 +67,8 @@ class Account(msgspec.Struct, frozen=True, omit_defaults=True):
     """What counts against one budget."""
 
     spent: Amount = Amount()
+    raised: Amount = Amount()
+    """By how much the budget has grown."""
     reserved: Amount = Amount()
     """Of attempts that are not over."""
 
@@ -255,6 +257,10 @@ class Run(msgspec.Struct, omit_defaults=True):
     """Those that came and were not taken, by name, in the order in which they came."""
     ledger: dict[str, Account] = {}
     """What is spent and set aside, by budget."""
+    raises: list[ev.Raise] = []
+    """What somebody has allowed, that no decision has dealt with yet."""
+    blocked_on: str | None = None
+    """Whose budget a blocked run waits for."""
     undo_began: bool = False
     undo_due_ms: int = 0
     """When undoing is over; 0 while the run is not about to end."""
@@ -350,7 +356,7 @@ def draft_of(run: Run) -> Run:
     draft.lined = run.lined.copy()
     draft.unordered, draft.out, draft.controls = {}, run.out.copy(), run.controls.copy()
     draft.asked, draft.undo = run.asked.copy(), run.undo.copy()
-    draft.ledger = run.ledger.copy()
+    draft.ledger, draft.raises = run.ledger.copy(), run.raises.copy()
     if run.signals:
         draft.signals = {name: waiting.copy() for name, waiting in run.signals.items()}
     return draft

@@ -21,7 +21,7 @@ from headrace_scheduler.records import Run
 
 log = logging.getLogger("headrace.scheduler")
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 """Raised whenever the state's shape changes: older snapshots are then not read."""
 CHUNK_BYTES: Final = names.BLOB_CHUNK_BYTES
 BYTES_MAX: Final = 256 * 1024 * 1024

@@ -30,7 +30,7 @@ HOLDERS: Final = frozenset({FANNED, TURNING, INSIDE, STANDING})
 
 def start(writer: Writer) -> None:
     """Start as much as limits allow. What ends at once may let others begin, which are taken up in the same pass."""
-    while not writer.full and writer.fatal is None:
+    while writer.goes_on:
         said = len(writer.events)
         _start_ready(writer)
         holders = [path for path in writer.run.active if (inst := writer.run.get(path)) and inst.status in HOLDERS]
@@ -46,7 +46,7 @@ def _start_ready(writer: Writer) -> None:
         return
     tried = set[str]()
     ready, lined = _Line(writer.run.ready, tried), _Line(writer.run.lined, tried)
-    while not writer.full and writer.fatal is None:
+    while writer.goes_on:
         place, other = ready.head(), lined.head() if writer.room() else None
         if other is not None and (place is None or other < place):
             tried.add(other[3])
@@ -129,7 +129,7 @@ def _passes(writer: Writer, path: str, condition: Expression) -> bool:
 
 def _move_on(writer: Writer, path: str) -> None:
     """Move a window or a loop forward as far as limits allow; end a scope whose steps have ended."""
-    while not writer.full and writer.fatal is None:
+    while writer.goes_on:
         inst = writer.run.get(path)
         if inst is None or inst.status not in HOLDERS:
             return

@@ -23,7 +23,7 @@ from headrace_scheduler import emits, questions
 from headrace_scheduler.deadlines import attempt_window_ms
 from headrace_scheduler.forking import take_over
 from headrace_scheduler.instances import begin, call_standby, end, leave, open_block, open_scope, stand_in, store_items
-from headrace_scheduler.ledger import charge_lost, reserve
+from headrace_scheduler.ledger import charge_lost, raise_limit, reserve
 from headrace_scheduler.records import (
     CANCELLED,
     CHILD,
@@ -91,8 +91,8 @@ def evolve(run: Run, seq: int, message: ev.RunMessage, plan: Plan) -> bool:
             return _evolve_claim(run, seq, message)
         case ev.CancelRequested() | ev.PauseRequested() | ev.ResumeRequested():
             return _evolve_control(run, message)
-        case ev.SignalReceived():
-            return _evolve_signal(run, message)
+        case ev.SignalReceived() | ev.BudgetRaiseRequested():
+            return _evolve_sent(run, message)
         case ev.ApprovalGiven() | ev.EventPublished():
             return questions.hear(run, message) if isinstance(message, ev.ApprovalGiven) else emits.hear(run, message)
         case ev.ChildReported():
@@ -207,13 +207,16 @@ def _evolve_key(run: Run, message: ev.KeyAnswered) -> bool:
     return True
 
 
-def _evolve_signal(run: Run, message: ev.SignalReceived) -> bool:
+def _evolve_sent(run: Run, message: ev.SignalReceived | ev.BudgetRaiseRequested) -> bool:
     if run.ended or message.id in run.inputs_seen:
         run.late += 1
         return False
     run.inputs_seen.append(message.id)
     del run.inputs_seen[:-INPUTS_REMEMBERED]
-    run.signals.setdefault(message.data.name, []).append(Signal(message.id, message.data.payload))
+    if isinstance(message, ev.BudgetRaiseRequested):
+        run.raises.append(message.data)
+    else:
+        run.signals.setdefault(message.data.name, []).append(Signal(message.id, message.data.payload))
     return True
 
 
@@ -305,7 +308,9 @@ def _apply_run(run: Run, plan: Plan, event: "_RunEvent", at_ms: int) -> None:
         case ev.RunResumed():
             run.status, run.controls = "running", run.controls[1:]
         case ev.RunBlocked():
-            run.status = "blocked"
+            run.status, run.blocked_on = "blocked", event.budget
+        case ev.BudgetRaised():
+            raise_limit(run, event)
         case ev.RunStalled():
             run.status, run.failure = "stalled", event.failure
         case _:
@@ -441,5 +446,6 @@ _RunEvent = (
     | ev.RunPaused
     | ev.RunResumed
     | ev.RunBlocked
+    | ev.BudgetRaised
     | ev.RunStalled
 )

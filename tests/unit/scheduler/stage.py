@@ -275,6 +275,15 @@ class Stage:
         assert isinstance(made, ev.SignalReceived)
         return self.append(made, out.subject)
 
+    def more(self, usd_nanos: int = 0, *, tokens: int = 0, cause: str = "one") -> bool:
+        """Somebody allows the run to cost more."""
+        target = messages.Target("default", self.plan.pipeline, self.run_id)
+        data = ev.Raise(usd_nanos=usd_nanos, tokens=tokens)
+        out = messages.raise_requested(target, data, cause=cause, source="/x", now_ms=self.now_ms)
+        made = decode(out.body)
+        assert isinstance(made, ev.BudgetRaiseRequested)
+        return self.append(made, out.subject)
+
     def child_ended(self, path: str, status: str = "completed", **over: Any) -> bool:
         """The owner tells the parent how its child ended."""
         inst = self.run.get(path)

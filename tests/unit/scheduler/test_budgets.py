@@ -129,3 +129,55 @@ def test_a_model_that_only_an_executor_will_know_cannot_be_called_under_a_budget
     stage = Stage(plan({"a": {"llm": spec}}, inputs={"m": {"type": "string"}}, limits=budget(usd=1)), {"m": "echo/m"})
     goes_on(stage)
     assert stage.run.failure is not None and stage.run.failure.code == "price_unknown"
+
+
+def asking(**over: Any) -> dict[str, Any]:
+    """A budget that asks somebody."""
+    return {"budget": over}
+
+
+def test_a_run_that_has_used_up_its_budget_asks_and_goes_on_when_it_is_raised() -> None:
+    """Nothing begins while it waits, what is under way ends, and the figure that is lacking is said."""
+    steps = {"a": ask(), "b": ask(needs=["a"]), "t": {"tool": "fs.read", "with": {"path": "x"}}}
+    later = {"u": {"tool": "fs.read", "with": {"path": "y"}, "needs": ["t"]}}
+    stage = staged(steps | later, limits=asking(usd=0.0015))
+    stage.succeed("a", cost=cost(0.001))
+    goes_on(stage)
+    assert stage.run.status == "blocked"
+    (blocked,) = stage.events(ev.RunBlocked)
+    assert (blocked.path, blocked.budget) == ("b", "")
+    assert "headrace approve" in blocked.reason and "--budget +0.000500113usd" in blocked.reason
+    stage.succeed("t", "read")
+    goes_on(stage)
+    assert stage.running() == [] and stage.run.status == "blocked"
+    stage.more(500_113)
+    assert not stage.more(500_113), "the same command again is the same raise"
+    goes_on(stage)
+    assert stage.run.status == "running" and set(stage.running()) == {"b", "u"}
+    assert stage.run.ledger[""].raised == Amount(usd_nanos=500_113)
+
+
+def test_a_raise_that_is_too_small_asks_again_and_one_for_a_step_is_the_steps() -> None:
+    """It counts for the budget that the run waits for."""
+    stage = staged({"a": ask(**asking(tokens=500))})
+    assert stage.run.status == "blocked" and stage.run.blocked_on == "a"
+    stage.more(tokens=100)
+    goes_on(stage)
+    assert stage.run.status == "blocked" and len(stage.events(ev.RunBlocked)) == 2
+    stage.more(tokens=10_000, cause="two")
+    goes_on(stage)
+    assert stage.running() == ["a"] and stage.run.ledger["a"].raised.tokens == 10_100
+
+
+def test_a_blocked_run_can_be_cancelled_and_its_retries_wait() -> None:
+    """A retry is a new attempt, with a reservation of its own."""
+    stage = staged({"a": ask(retry={"attempts": 5, "initial": "1s"})}, limits=asking(usd=0.0015))
+    stage.fail("a", cost=cost(0.001))
+    goes_on(stage)
+    stage.until_due()
+    goes_on(stage)
+    assert stage.run.status == "blocked" and stage.order("a").attempt == 1
+    assert stage.folded(snapshot_at=3) == stage.run
+    stage.control("cancel")
+    goes_on(stage)
+    assert stage.run.status == "cancelled"
