@@ -1,6 +1,6 @@
 """What people and programs ask for. Imperative; the verb is the last token of the subject `hr.cmd.<tenant>.<verb>`."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -125,8 +125,8 @@ class RaiseBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Body of `budget-raise`: by how much, in billionths of a dollar and in tokens."""
 
     runid: str
-    usd_nanos: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 0
-    tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    usd_nanos: int = 0
+    tokens: int = 0
     reason: str = ""
 
 

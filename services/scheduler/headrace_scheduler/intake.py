@@ -52,6 +52,8 @@ log = logging.getLogger("headrace.scheduler")
 RETRY_S: Final = 1.0
 CRASHES_MAX: Final = 3
 """A command that crashed its handler this often is parked."""
+RAISE_MAX: Final = 10**15
+"""A million dollars: what a budget may be in the first place."""
 ENDS: Final = {"run-completed": "completed", "run-failed": "failed", "run-cancelled": "cancelled"}
 
 
@@ -352,6 +354,11 @@ class Intake:
         plan = await self._plans.get(command.tenant, decided.defdigest)
         if plan.budget is None and all(node.budget is None for node in plan.nodes):
             message = f"pipeline `{plan.pipeline}` has no budget that could be raised"
+            raise DataError(message)
+        if not (
+            0 <= data.usd_nanos <= RAISE_MAX and 0 <= data.tokens <= RAISE_MAX and data.usd_nanos + data.tokens > 0
+        ):
+            message = f"a budget is raised by 1 to {RAISE_MAX} billionths of a dollar or tokens"
             raise DataError(message)
         asked = ev.Raise(usd_nanos=data.usd_nanos, tokens=data.tokens, reason=data.reason)
         outgoing = messages.raise_requested(
