@@ -66,8 +66,10 @@ APPROVALS: Final = "tests/unit/scheduler/test_approvals.py"
 MODELS: Final = "tests/integration/executor/test_model_loop.py"
 BUDGETS: Final = "tests/unit/scheduler/test_budgets.py"
 METERING: Final = "tests/unit/step_executor/test_metering.py"
+KEEPING: Final = "tests/integration/executor/test_keeping.py"
 EMIT: Final = "tests/integration/scheduler/test_emit.py"
 ELSEWHERE: Final[dict[str, str]] = {
+    "pipeline.retain": f"{KEEPING}::test_a_workspace_is_kept_for_as_long_as_the_pipeline_says",
     "emit.name": f"{EMIT}::test_an_event_starts_what_listens_once_and_is_seen_by_its_run",
     "emit.data": f"{EMIT}::test_an_event_starts_what_listens_once_and_is_seen_by_its_run",
     "trigger.timezone": f"{CRON}::test_an_instant_is_fired_once_of_its_own_accord_and_never_early",
@@ -99,7 +101,6 @@ ISSUES: Final[dict[str, int]] = {
     "steps that wait for somebody": 3,
     "events out of runs": 3,
     "prices and budgets": 4,
-    "keeping workspaces": 3,
     "the layer of models: tool loops, schemas, sessions": 4,
     "the event of a run": 3,
 }

@@ -36,6 +36,8 @@ DURATION_MS_MAX: Final = 30 * 24 * 3600 * 1000
 ATTEMPT_TIMEOUT_MS: Final = 120_000
 STEP_DEADLINE_MS: Final = 3_600_000
 RUN_DEADLINE_MS: Final = 24 * 3_600_000
+WORKSPACE_RETAIN_MS: Final = DURATION_MS_MAX
+"""How long the directory of a run is kept after its end where the pipeline does not say: as long as it may say."""
 UNDO_MS: Final = 3_600_000
 """What a run that fails or is cancelled has for undoing what it did; as long as a step has."""
 SCHEDULE_TO_START_MS: Final = 600_000

@@ -13,7 +13,6 @@ _MODELS: Final = "the layer of models: tool loops, schemas, sessions"
 
 PENDING: Final[Mapping[str, str]] = {
     "name:children": _COST,
-    "pipeline.retain": "keeping workspaces",
     "llm.approve": _WAITING,
     "llm.session": _MODELS,
     "llm.stream": _MODELS,

@@ -12,11 +12,12 @@ from headrace.runtime.entropy import Entropy
 from headrace.runtime.eventlog import Broker
 from headrace.runtime.supervisor import Supervisor
 from headrace.runtime.threads import DaemonThreads
-from headrace_step_executor.attempt import Attempts, Places
+from headrace_step_executor.attempt import WORKSPACES, Attempts, Places
 from headrace_step_executor.breaker_news import BreakerNews
 from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.config import Config
 from headrace_step_executor.guards import Guards
+from headrace_step_executor.keeping import Keeping
 from headrace_step_executor.providers.protocol import Provider
 from headrace_step_executor.providers.registry import Cassettes, Providers
 from headrace_step_executor.rendering import Rendering
@@ -90,8 +91,17 @@ def build_executor(
         await providers.close()
         threads.shutdown(wait=False, cancel_futures=True)  # a thread that hangs must not hold the process
 
+    keeping = Keeping(
+        broker,
+        config.absolute_data_dir() / WORKSPACES,
+        clock=clock,
+        time=time,
+        threads=threads,
+        run_streams=config.run_streams,
+    )
     parts = Parts(
         attempts=attempts,
+        keeping=keeping,
         catalogue=catalogue,
         breakers=BreakerNews(broker, guards, clock, instance=instance, tenant=config.tenant),
         time=time,

@@ -39,6 +39,7 @@ from headrace_step_executor.broker_time import BrokerTime
 from headrace_step_executor.claims import source_of
 from headrace_step_executor.config import Config
 from headrace_step_executor.ends import EndsTail
+from headrace_step_executor.keeping import Keeping
 from headrace_step_executor.owners import Owners
 from headrace_step_executor.presence import Presence
 from headrace_step_executor.reporting import store
@@ -79,6 +80,7 @@ class Parts:
     catalogue: Catalogue
     time: BrokerTime
     breakers: BreakerNews
+    keeping: Keeping
     providers: Callable[[], tuple[str, ...]]
     """Names of providers that can answer here."""
     close: Callable[[], Awaitable[None]]
@@ -168,6 +170,8 @@ class StepExecutor:
         self._supervisor.start("executor.presence", self.presence.run)
         if self._parts.secrets.on:
             self._supervisor.start("executor.secrets", self._keep_secrets)
+        if any("-ws" in queue for queue in self._config.queues):
+            self._supervisor.start("executor.keeping", self._parts.keeping.run)
         self._supervisor.start("executor.in-progress", self._keep_deliveries)
         for stream in self._streams:
             for queue in self._config.queues:
