@@ -209,7 +209,11 @@ def test_the_body_of_an_event_wins_over_headers() -> None:
         (b"{}", {}, "pipeline"),
         (b'{"pipeline":"p","inputz":{}}', {}, "inputz"),
         (b'{"pipeline":7}', {}, "Expected `str`"),
-        (b'{"pipeline":"p"}', {"verb": "run-explode"}, "known are budget-raise, definition-put, definition-retire, run-"),
+        (
+            b'{"pipeline":"p"}',
+            {"verb": "run-explode"},
+            "known are budget-raise, definition-put, definition-retire, run-",
+        ),
         (b'{"specversion":"1.0","data":{"pipeline":"p"},"tenant":"acme"}', {}, "tenant 'acme'"),
         (b'{"specversion":"1.0","data":{"pipeline":"p"},"type":"io.headrace.run.cancel.v1"}', {}, "run.cancel"),
         (b'{"specversion":"0.3","data":{"pipeline":"p"}}', {}, "specversion '0.3'"),

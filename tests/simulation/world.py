@@ -341,10 +341,12 @@ def _partitions(count: int) -> Iterator[None]:
     before, defaults = names.PARTITIONS, Leases.__init__.__kwdefaults__
     assert defaults is not None
     names.PARTITIONS = defaults["partitions"] = count  # type: ignore[misc]
+    subjects.run_prefix.cache_clear()  # it names partitions, and ids of runs may be those of other tests
     try:
         yield
     finally:
         names.PARTITIONS = defaults["partitions"] = before  # type: ignore[misc]
+        subjects.run_prefix.cache_clear()
 
 
 class _Complaints(logging.Handler):

@@ -153,7 +153,7 @@ def test_expressions_see_how_steps_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["steps.b.output", "steps.c.output", "steps.a.error", "steps.zzz.output", "item", "index", "event"]
+    "name", ["steps.b.output", "steps.c.output", "steps.a.error", "steps.zzz.output", "item", "index"]
 )
 def test_what_has_no_value_is_an_error_unless_it_is_optional(name: str) -> None:
     """Unknown is never empty."""
