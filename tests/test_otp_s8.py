@@ -115,7 +115,7 @@ def test_otp_s8_every_await_has_a_deadline() -> None:
 
 
 def test_otp_s8_an_attempt_is_run_within_its_deadline() -> None:
-    """`Attempts._run`, which is all that `run` awaits, does its work inside `asyncio.timeout`, and its limit is never None."""
+    """`_run`, which is all that `Attempts.run` awaits, works inside `asyncio.timeout`; its limit is never None."""
     tree = ast.parse((ROOT / "services/step-executor/headrace_step_executor/attempt.py").read_text(encoding="utf-8"))
     (run,) = [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef) and node.name == "_run"]
     around = {child: node for node in ast.walk(run) for child in ast.iter_child_nodes(node)}
