@@ -39,7 +39,7 @@ OUTCOME_WITHIN_S: Final = 30.0
 LOOK_EVERY_S: Final = 1.0
 """The outcome is heard as it is written; where that was missed it is read."""
 BATCH: Final = 256
-CONFIGURED: Final = frozenset({"queue_unserved", "secret_missing"})
+CONFIGURED: Final = frozenset({"provider_missing", "queue_unserved", "secret_missing"})
 """Reasons that only a change of the configuration takes away."""
 
 

@@ -64,6 +64,7 @@ class Peer:
     held: dict[Key, int] = field(default_factory=dict)
     queues: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
+    providers: frozenset[str] = frozenset()
     """`<tenant>/<name>`."""
     known: bool = False
     """Every beat since its last full list was heard, so that `held` is what it holds."""
@@ -122,6 +123,7 @@ class HandBack:
             executors=len(living),
             queues=frozenset().union(*(peer.queues for peer in living)),
             secrets=frozenset().union(*(peer.secrets for peer in living)),
+            providers=frozenset().union(*(peer.providers for peer in living)),
         )
 
     def look_again(self) -> None:
@@ -155,6 +157,7 @@ class HandBack:
         if beat.counter != peer.counter + 1:
             peer.known = False
         peer.queues, peer.secrets = frozenset(beat.queues), frozenset(beat.secrets)
+        peer.providers = frozenset(beat.providers)
         peer.counter, peer.silence_s, peer.heard_s = beat.counter, 0.0, self._shared.clock.monotonic_s()
         if beat.full is not None:
             peer.held = {_key(held): held.offer for held in beat.full}

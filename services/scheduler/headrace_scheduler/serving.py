@@ -11,6 +11,7 @@ from headrace.contracts import names
 from headrace.contracts.errors import TerminalError, UnavailableError
 from headrace.contracts.failure import Failure
 from headrace.pipeline.plan import Node, Plan
+from headrace.pipeline.pricing import models_of
 from headrace_scheduler.plans import Plans
 from headrace_scheduler.tool_versions import ToolVersions
 
@@ -27,6 +28,8 @@ class Serving:
     queues: frozenset[str]
     secrets: frozenset[str]
     """`<tenant>/<name>`."""
+    providers: frozenset[str]
+    """Of models."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,6 +60,15 @@ class Served:
             )
             for queue in sorted({node.queue for node in nodes} - {*names.QUEUES})
             if queue not in serving.queues
+        ]
+        models = {model for node in nodes if node.kind == "llm" for model in models_of(node.spec.source)}
+        missing += [
+            Failure(
+                code="provider_missing", message=f"model {model}: no executor can ask `{provider}`; does it have a key?"
+            )
+            for model in sorted(models)
+            for provider in (model.partition("/")[0],)
+            if provider not in serving.providers
         ]
         if missing and serving.heard_for_s < HEAR_S:
             message = "executors have not said yet what they have and serve"

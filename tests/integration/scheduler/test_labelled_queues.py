@@ -65,6 +65,19 @@ async def test_a_start_whose_queue_nobody_serves_is_refused_with_its_name(
     assert not await history(broker, "r")
 
 
+async def test_input_31_a_start_whose_provider_nobody_has_is_refused(broker: JetStreamBroker, tmp_path: Path) -> None:
+    """By name, also in a list with models that can be asked; nothing is written."""
+    text = "pipeline: p\nsteps: {s: {llm: {model: [echo/echo, nobody/knows], allow_unpriced: true, prompt: x}}}\n"
+    async with running_scheduler(broker) as scheduler, running(build_executor, broker, "plain", **executor(tmp_path)):
+        await until(lambda: scheduler.handback.serving().executors, what="an executor")
+        await put(broker, text)
+        answer = await command(broker, "run-start", {"pipeline": "p", "runid": "r"}, command_id="r", within_s=15)
+    assert isinstance(answer, ev.CommandRefused)
+    (reason,) = answer.data.reasons
+    assert reason.code == "provider_missing" and "model nobody/knows: no executor can ask `nobody`" in reason.message
+    assert not await history(broker, "r")
+
+
 def test_a_labelled_order_is_offered_again_when_its_holder_dies() -> None:
     """Long before the broker would, as every order is."""
     step = {"tool": "play.do", "with": {"give": 7, "crash": 1}, "queue": LABEL}
