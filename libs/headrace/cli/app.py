@@ -394,7 +394,7 @@ def worker(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Serve tools until Ctrl-C: a Python file's, or those of the MCP servers in a YAML file."""
+    """Serve tools until Ctrl-C. Those of a Python file, or those of the MCP servers that a YAML file names."""
     from headrace.cli.worker import WorkerArgs, worker_command
 
     raise Ended(worker_command(WorkerArgs(module, name, max_calls, data_dir, as_json)))
