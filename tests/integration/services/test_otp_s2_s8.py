@@ -159,6 +159,8 @@ FAR = ev.ToolSpec(tool="work.far", version="1", description="far", args=ARGS, en
 DEADLINE = "pipeline: over\nlimits: {deadline: 900ms}\nsteps:\n  a: {tool: work.hold, with: {n: 1}}\n"
 LATE_MS = 1_000
 """An attempt ends at its deadline and at most so much later."""
+CLOCK_MS = 20
+"""Decisions carry wall time, deadlines run by monotonic clocks: a machine sets the one right while the other goes on."""
 BUSY_MS = 1_500
 """Until its report is a decision, where everything shares one process and a machine that is not ours alone."""
 
@@ -206,7 +208,7 @@ async def test_otp_s8_what_never_answers_is_a_timeout_for_every_kind_of_step(
         for path in ("model", "tool", "nats", "file", "child"):
             ms, code = took_ms(messages, path)
             assert code == "timeout", (path, code)
-            assert 800 <= ms <= 800 + LATE_MS + BUSY_MS, (path, ms)
+            assert 800 - CLOCK_MS <= ms <= 800 + LATE_MS + BUSY_MS, (path, ms)
         await until(lambda: not executor.hands.offers, within_s=5, what="work in hand")
         (child,) = {event.child for event in events_of(messages, ev.ChildStarted)}
         assert isinstance(await finished(broker, child, within_s=5), ev.RunCancelled | ev.RunFailed), (
@@ -218,5 +220,5 @@ async def test_otp_s8_what_never_answers_is_a_timeout_for_every_kind_of_step(
         assert isinstance(end, ev.RunFailed)
         assert end.failure.code == "deadline_exceeded"
         first, *_, last = [one for one in await history(broker, "o") if isinstance(one, ev.RunDecided)]
-        assert 900 <= last.data.at_ms - first.data.at_ms <= 900 + LATE_MS + BUSY_MS
+        assert 900 - CLOCK_MS <= last.data.at_ms - first.data.at_ms <= 900 + LATE_MS + BUSY_MS
         await until(lambda: not executor.hands.offers, within_s=5, what="work in hand")
