@@ -160,7 +160,7 @@ DEADLINE = "pipeline: over\nlimits: {deadline: 900ms}\nsteps:\n  a: {tool: work.
 LATE_MS = 1_000
 """An attempt ends at its deadline and at most so much later."""
 CLOCK_MS = 20
-"""Decisions carry wall time, deadlines run by monotonic clocks: a machine sets the one right while the other goes on."""
+"""Decisions carry wall time, deadlines run by monotonic clocks: a machine sets the one right while the other runs."""
 BUSY_MS = 1_500
 """Until its report is a decision, where everything shares one process and a machine that is not ours alone."""
 
